@@ -1,0 +1,40 @@
+# Tapehouse needs Go, gcc/g++ and make; nothing else.
+GO      ?= go
+BIN     := bin
+DEMO    ?= --data tapehouse-data/demo
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test check lint fmt race bench fuzz interop clean
+
+build: ## build bin/tapehouse
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/tapehouse ./cmd/tapehouse
+
+demo: build ## one simulated trade date, end to end; SABOTAGE=kill|gap|bust|reject|silent-source
+	$(BIN)/tapehouse demo $(DEMO) $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(ARGS)
+
+test: ## every test that needs only Go, gcc/g++ and make
+	$(GO) vet ./...
+	$(GO) test -timeout 20m ./...
+
+race: ## the same under the race detector
+	$(GO) test -race -timeout 40m ./internal/...
+
+fmt:
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt: $$out"; exit 1; fi
+
+lint: ## linters, pinned in tools/go.mod
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+check: fmt lint race ## format, lint, architecture and unit tests with -race
+
+bench: build ## the numbers of docs/BENCHMARKS.md
+	$(BIN)/tapehouse bench all
+
+fuzz: ## each fuzz target for FUZZTIME (default 20s)
+	@sh tools/fuzz.sh $(or $(FUZZTIME),20s)
+
+clean:
+	rm -rf $(BIN)

@@ -1,0 +1,283 @@
+package columnar
+
+import (
+	"math"
+	"slices"
+	"unsafe"
+)
+
+// Decoder turns documents into batches. One goroutine uses it at a time; the
+// caller pools decoders, because they learn: the members' order, minutes,
+// sessions.
+type Decoder struct {
+	layout  *Layout
+	program *program // ours: its ops remember times
+	parser  parser
+	inexact bool // the scanner lost digits of the document at hand
+
+	// Members' order as the general parser last saw it, and how many documents
+	// in a row had it.
+	order  []int
+	streak int
+
+	// The last answers of the calendar, one for each trade-date column.
+	sessions []session
+	// Decisions that a raw payload carried, by trade-date column and document;
+	// nil outside its replay.
+	decided [][]int64
+	spans   []span
+	ends    []int32
+	arena   []byte
+}
+
+type session struct {
+	from, length uint64 // ns; length 0: nothing cached
+	date         int64
+	ok           bool
+}
+
+// undecided stands in a raw payload for a document without a trade date.
+const undecided = math.MinInt32
+
+// learnAfter is how many documents in a row must have come in another members'
+// order before the scanner is compiled anew for it.
+const learnAfter = 8
+
+// NewDecoder returns a decoder for the layout.
+func (l *Layout) NewDecoder() *Decoder {
+	d := &Decoder{layout: l, sessions: make([]session, len(l.columns))}
+	d.program = l.compileProgram(l.json)
+	d.parser.seen = make([]uint32, len(l.columns))
+	return d
+}
+
+// Decode decodes the documents arena[0:ends[0]], arena[ends[0]:ends[1]], …, one
+// JSON object each, white space around it allowed. It never fails: documents
+// that make no row become Rejects. arrivedAt is in µs UTC.
+//
+// The batch aliases arena until Release. If cap(arena) exceeds len(arena) by
+// Slack or more, the bytes in between are read (and mean nothing), so nobody may
+// write them meanwhile; otherwise arena is copied.
+//
+// REQUIRES: ends ascend within arena, len(ends) ≤ MaxDocs.
+func (d *Decoder) Decode(arena []byte, ends []int32, arrivedAt int64) *Batch {
+	b := d.layout.batches.Get().(*Batch)
+	b.prepare(len(ends), arrivedAt)
+	from := int32(0)
+	for _, to := range ends {
+		b.spans = append(b.spans, span{from, to})
+		from = to
+	}
+	d.decode(b, arena)
+	return b
+}
+
+// DecodeDocs is Decode for documents that are not adjacent; it copies them.
+func (d *Decoder) DecodeDocs(docs [][]byte, arrivedAt int64) *Batch {
+	b := d.layout.batches.Get().(*Batch)
+	b.prepare(len(docs), arrivedAt)
+	b.own = b.own[:0]
+	for _, doc := range docs {
+		from := len(b.own)
+		b.own = append(b.own, doc...)
+		b.spans = append(b.spans, span{int32(from), int32(len(b.own))})
+	}
+	b.own = slices.Grow(b.own, Slack)
+	d.decode(b, b.own)
+	return b
+}
+
+func (d *Decoder) decode(b *Batch, arena []byte) {
+	if cap(arena)-len(arena) < Slack {
+		b.own = append(b.own[:0], arena...)
+		b.own = slices.Grow(b.own, Slack)
+		arena = b.own
+	}
+	b.arena = arena
+	base := unsafe.Pointer(unsafe.SliceData(arena))
+	row := 0
+	for i, s := range b.spans {
+		start, end := int(s.from), int(s.to)
+		// A line feed behind the object is usual; other white space is not.
+		if end > start && arena[end-1] == '\n' {
+			end--
+		}
+		b.Doc[row] = int32(i)
+		d.inexact = false
+		if d.scan(b, base, start, end, row) && d.derive(b, row, int32(i)) {
+			b.Exact = b.Exact && !d.inexact
+			row++
+			continue
+		}
+		doc := arena[s.from:s.to:s.to]
+		if d.general(b, doc, row) {
+			d.learn()
+			row++
+			continue
+		}
+		b.clearNulls(row)
+		b.reject(d, doc, int32(i))
+	}
+	b.Rows = row
+	b.seal()
+}
+
+// clearNulls takes back what a document given up has left in row.
+func (b *Batch) clearNulls(row int) {
+	for _, i := range b.layout.json {
+		if v := &b.cols[i]; !b.layout.columns[i].required {
+			v.nulls[row] = 0
+		}
+	}
+	for _, i := range b.layout.trade {
+		if v := &b.cols[i]; !b.layout.columns[i].required {
+			v.nulls[row] = 0
+		}
+	}
+}
+
+// learn looks at the order in which the general parser found the members, and
+// compiles the scanner for it once it is seen to be the producer's habit.
+func (d *Decoder) learn() {
+	p := &d.parser
+	if !p.exact || slices.Equal(p.order, d.program.order) {
+		d.streak = 0
+		return
+	}
+	if d.streak == 0 || !slices.Equal(p.order, d.order) {
+		d.order = append(d.order[:0], p.order...)
+		d.streak = 1
+		return
+	}
+	if d.streak++; d.streak < learnAfter {
+		return
+	}
+	d.streak = 0
+	order := slices.Clone(p.order)
+	for _, i := range d.layout.json { // Absent members are optional; they may come back.
+		if !slices.Contains(order, i) {
+			order = append(order, i)
+		}
+	}
+	if !slices.Equal(order, d.program.order) {
+		d.program = d.layout.compileProgram(order)
+	}
+}
+
+// derive computes the trade dates of a row. It returns false, with the parser's
+// fault set, if the time lies outside every session.
+func (d *Decoder) derive(b *Batch, row int, doc int32) bool {
+	for k, i := range d.layout.trade {
+		c := &d.layout.columns[i]
+		from := &b.cols[c.from]
+		if !d.layout.columns[c.from].required && from.nulls[row] != 0 {
+			b.setNull(i, row)
+			continue
+		}
+		if d.decided != nil {
+			x := d.decided[k][doc]
+			if x == undecided {
+				return d.outside(c)
+			}
+			b.cols[i].ints[row] = x
+			continue
+		}
+		t := from.ints[row]
+		if !d.layout.columns[c.from].nanos {
+			if t > math.MaxInt64/1000 || t < math.MinInt64/1000 {
+				return d.outside(c)
+			}
+			t *= 1000
+		}
+		s := &d.sessions[k]
+		if uint64(t)-s.from >= s.length {
+			f, to, date, ok := d.layout.opts.Calendar.Interval(t)
+			*s = session{uint64(f), uint64(to) - uint64(f), int64(date), ok}
+		}
+		if !s.ok {
+			return d.outside(c)
+		}
+		b.cols[i].ints[row] = s.date
+	}
+	return true
+}
+
+func (d *Decoder) outside(c *column) bool {
+	return d.parser.failMember(&d.layout.columns[c.from], OutsideSession, -1, "lies outside every session of the calendar")
+}
+
+// reject records the parser's fault.
+func (b *Batch) reject(d *Decoder, doc []byte, i int32) {
+	r := Reject{Doc: i, Code: d.parser.fault.code, Message: d.parser.fault.message(), Raw: doc}
+	d.parser.salvage(d.layout, doc, &r)
+	b.Rejects = append(b.Rejects, r)
+}
+
+// salvage looks for the sequence columns in a document that is rejected, as far
+// as it can be read.
+func (p *parser) salvage(l *Layout, doc []byte, r *Reject) {
+	if l.sequence < 0 {
+		return
+	}
+	found := map[int]bool{}
+	p.doc, p.pos = doc, 0
+	p.space()
+	if p.peek() != '{' {
+		return
+	}
+	for {
+		p.pos++ // the brace or a comma
+		p.space()
+		key, ok := p.string(&p.key, "")
+		if !ok {
+			break
+		}
+		i, known := l.byName[string(key)]
+		p.space()
+		if p.peek() != ':' {
+			break
+		}
+		p.pos++
+		p.space()
+		var text []byte
+		quoted := p.peek() == '"'
+		if quoted {
+			text, ok = p.string(&p.scratch, "")
+		} else {
+			from := p.pos
+			ok = p.skip(2)
+			text = doc[from:p.pos]
+		}
+		if !ok {
+			break
+		}
+		if known && (i == l.source || i == l.session) && quoted {
+			found[i] = true
+			if i == l.source {
+				r.Source = string(text)
+			} else {
+				r.Session = string(text)
+			}
+		}
+		if known && (i == l.epoch || i == l.sequence) && len(text) > 0 && numberLength(text) == len(text) {
+			if x, status := parseFixed(text, 0, math.MaxInt64, true); status == numberOK {
+				found[i] = true
+				if i == l.epoch {
+					r.Epoch = x
+				} else {
+					r.Sequence = x
+				}
+			}
+		}
+		p.space()
+		if p.peek() != ',' {
+			break
+		}
+	}
+	r.HasSequence = true
+	for _, i := range []int{l.source, l.session, l.epoch, l.sequence} {
+		if i >= 0 && !found[i] {
+			r.HasSequence = false
+		}
+	}
+}

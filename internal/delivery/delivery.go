@@ -1,0 +1,476 @@
+// Package delivery takes records in, keeps them safe, makes them visible, and
+// moves them to their tables.
+//
+//	Put ─▶ decode ─▶ ledger ─▶ log ─fsync─▶ acknowledged
+//	                            │
+//	one pump a stream:          └▶ queue ─▶ row groups ─▶ tail entries (visible)
+//	                                                       │ at the buffer hint
+//	                                                       ▼
+//	                                        destination: files + progress, one step
+//
+// The protocol, its invariants and the crash cases are in
+// docs/protocols/delivery.md. In short: what is acknowledged is on disk; a
+// destination's data and its through move together; the tail holds exactly what
+// is synced and not yet in the destination; entries never straddle a through.
+//
+// Ownership: a Manager owns its streams, a Stream its pump and flusher
+// goroutines; Close waits for them. A data directory has one owner (the server
+// holds its lock); a second owner of a table is fenced by the catalog.
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/fsys"
+	"github.com/tapehouse/tapehouse/internal/lake"
+	"github.com/tapehouse/tapehouse/internal/ledger"
+	"github.com/tapehouse/tapehouse/internal/record"
+	"github.com/tapehouse/tapehouse/internal/wal"
+)
+
+// Errors that front doors map to their protocol's codes.
+var (
+	ErrNotFound    = errors.New("no such delivery stream")
+	ErrExists      = errors.New("delivery stream exists")
+	ErrUnavailable = errors.New("delivery stream cannot take records now")
+	ErrClosed      = errors.New("delivery is shutting down")
+	// ErrSuperseded: another owner has moved the table on. The stream stops.
+	ErrSuperseded = errors.New("another owner has taken over the table")
+	// ErrLogBehind: the log ends before what a table already contains.
+	ErrLogBehind = errors.New("the log is older than the table")
+	// ErrTailMoved: the tail no longer reaches down to the offset asked for,
+	// because a newer commit contains it: load the table again.
+	ErrTailMoved = errors.New("tail has moved on")
+)
+
+// Log is what delivery needs of a log. *wal.Log meets it.
+type Log interface {
+	Enqueue(k record.Key, e wal.Entry) (wal.Ticket, error)
+	Next(k record.Key) record.Offset
+	Synced(k record.Key) record.Offset
+	Oldest(k record.Key) record.Offset
+	Read(ctx context.Context, k record.Key, from record.Offset, fn func(wal.Frame) error) error
+	Trim(ctx context.Context, upTo map[record.Key]record.Offset) error
+	Forget(k record.Key)
+}
+
+// State is what a stream must know of its destination to begin.
+type State struct {
+	Schema    record.Schema
+	Sequence  record.SequenceColumns
+	Partition string        // Date column that splits data files, or ""
+	Through   record.Offset // of this stream's key: every record below it is contained
+}
+
+// Delivery is one flush: the parts hold exactly the accepted rows of [From, To).
+type Delivery struct {
+	Key      record.Key
+	From, To record.Offset
+	Parts    []TailFile // in offset order; none where every record was rejected
+}
+
+// Destination is where a stream's rows go.
+type Destination interface {
+	// State loads the present state.
+	State(ctx context.Context, key record.Key) (State, error)
+	// Deliver makes d's rows and the through d.To visible in one step, given
+	// that the through is d.From. An error says nothing about the outcome: the
+	// caller loads the state and looks.
+	Deliver(ctx context.Context, d Delivery) error
+}
+
+// Documents keeps the stream definitions and flush plans.
+type Documents interface {
+	List(ctx context.Context, kind string) (map[string]json.RawMessage, error)
+	Put(ctx context.Context, kind, key string, body json.RawMessage) error
+	Delete(ctx context.Context, kind, key string) error
+}
+
+// The kinds of documents that delivery keeps.
+const (
+	kindStream = "stream"
+	kindPlan   = "flush-plan"
+)
+
+// Options configure a Manager. FS, Dir, Log, Ledger, Documents, Destination,
+// Errors, Calendar and Logger are required.
+type Options struct {
+	FS          fsys.FS
+	Dir         string // holds tail/ and ledger/
+	Log         Log
+	Ledger      *ledger.Ledger
+	Documents   Documents
+	Destination func(Config) (Destination, error)
+	Errors      lake.Store // the error output
+	Calendar    columnar.Calendar
+	Logger      *slog.Logger
+	Registerer  prometheus.Registerer
+
+	TailInterval       time.Duration // default 200 ms
+	CheckpointInterval time.Duration // default 10 s
+	QueueRows          int           // decoded rows waiting for a pump, a stream; default 256 Ki
+	LagRows            int           // records that visibility may lag behind the log, a stream, before puts are turned away; default 8 Mi
+	PutWait            time.Duration // how long a put waits for room; default 5 s
+	RetryWait          time.Duration // before a failed flush is tried again, doubling up to 30 s; default 250 ms
+	Now                func() time.Time
+}
+
+func (o *Options) setDefaults() {
+	if o.TailInterval <= 0 {
+		o.TailInterval = 200 * time.Millisecond
+	}
+	if o.CheckpointInterval <= 0 {
+		o.CheckpointInterval = 10 * time.Second
+	}
+	if o.QueueRows <= 0 {
+		o.QueueRows = 256 << 10
+	}
+	if o.LagRows <= 0 {
+		o.LagRows = 8 << 20
+	}
+	if o.PutWait <= 0 {
+		o.PutWait = 5 * time.Second
+	}
+	if o.RetryWait <= 0 {
+		o.RetryWait = 250 * time.Millisecond
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+}
+
+// Config defines a delivery stream. It is stored as a document.
+type Config struct {
+	Name        record.StreamName  `json:"name"`
+	Incarnation record.Incarnation `json:"incarnation"`
+	Namespace   string             `json:"namespace"` // of the destination table
+	Table       string             `json:"table"`
+	SizeBytes   int64              `json:"size_bytes"`  // buffer hint
+	Interval    time.Duration      `json:"interval_ns"` // buffer hint
+	ErrorPrefix string             `json:"error_prefix"`
+	CreatedAt   time.Time          `json:"created_at"`
+	// API is the front door's own description of the stream, echoed by Describe.
+	API json.RawMessage `json:"api,omitempty"`
+}
+
+// Manager holds the delivery streams of a data directory.
+type Manager struct {
+	o       Options
+	metrics *metrics
+
+	mu      sync.RWMutex
+	streams map[record.StreamName]*Stream
+	closed  bool
+
+	checkpointMu sync.Mutex
+	stop         chan struct{}
+	wg           sync.WaitGroup
+}
+
+// Open loads the stream definitions, recovers the ledger and every stream from
+// the log, and starts the pumps. When it returns puts may begin; queries that
+// ask for fresh rows wait until the replay has caught up.
+func Open(ctx context.Context, o Options) (*Manager, error) {
+	o.setDefaults()
+	m := &Manager{o: o, metrics: newMetrics(o.Registerer), streams: map[record.StreamName]*Stream{}, stop: make(chan struct{})}
+	for _, dir := range []string{m.tailDir(), m.ledgerDir()} {
+		if err := o.FS.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("make %s: %w", dir, err)
+		}
+	}
+	if err := m.clearTail(); err != nil {
+		return nil, err
+	}
+	docs, err := o.Documents.List(ctx, kindStream)
+	if err != nil {
+		return nil, fmt.Errorf("load streams: %w", err)
+	}
+	plans, err := o.Documents.List(ctx, kindPlan)
+	if err != nil {
+		return nil, fmt.Errorf("load flush plans: %w", err)
+	}
+	for name, body := range docs {
+		var cfg Config
+		if err := json.Unmarshal(body, &cfg); err != nil {
+			return nil, fmt.Errorf("stream %s: read its definition: %w", name, err)
+		}
+		s, err := m.openStream(ctx, cfg)
+		if err != nil {
+			m.shutdown()
+			return nil, err
+		}
+		if body, ok := plans[s.key.String()]; ok {
+			if err := s.adoptPlan(body); err != nil {
+				m.shutdown()
+				return nil, err
+			}
+		}
+		if err := s.recoverLedger(ctx); err != nil {
+			m.shutdown()
+			return nil, err
+		}
+		m.streams[cfg.Name] = s
+	}
+	for _, s := range m.streams {
+		s.start()
+	}
+	m.wg.Go(m.checkpoints)
+	return m, nil
+}
+
+func (m *Manager) tailDir() string        { return filepath.Join(m.o.Dir, "tail") }
+func (m *Manager) ledgerDir() string      { return filepath.Join(m.o.Dir, "ledger") }
+func (m *Manager) checkpointName() string { return LedgerCheckpoint(m.o.Dir) }
+
+// LedgerCheckpoint is the name of the ledger's checkpoint below a delivery's
+// directory.
+func LedgerCheckpoint(dir string) string { return filepath.Join(dir, "ledger", "checkpoint") }
+
+// clearTail removes what a former process left: the tail is rebuilt from the log.
+func (m *Manager) clearTail() error {
+	entries, err := m.o.FS.ReadDir(m.tailDir())
+	if err != nil {
+		return fmt.Errorf("list %s: %w", m.tailDir(), err)
+	}
+	for _, e := range entries {
+		if err := m.o.FS.Remove(filepath.Join(m.tailDir(), e.Name())); err != nil {
+			return fmt.Errorf("clear the tail: %w", err)
+		}
+	}
+	return nil
+}
+
+// Create defines a stream and starts it. The destination table must exist.
+func (m *Manager) Create(ctx context.Context, cfg Config) (Config, error) {
+	if _, err := record.ParseStreamName(string(cfg.Name)); err != nil {
+		return cfg, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return cfg, ErrClosed
+	}
+	if _, ok := m.streams[cfg.Name]; ok {
+		return cfg, fmt.Errorf("%w: %s", ErrExists, cfg.Name)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return cfg, fmt.Errorf("name the stream's incarnation: %w", err)
+	}
+	cfg.Incarnation, cfg.CreatedAt = id, m.o.Now().UTC()
+	s, err := m.openStream(ctx, cfg)
+	if err != nil {
+		return cfg, err
+	}
+	body, err := json.Marshal(cfg)
+	if err != nil {
+		return cfg, fmt.Errorf("encode stream %s: %w", cfg.Name, err)
+	}
+	if err := m.o.Documents.Put(ctx, kindStream, string(cfg.Name), body); err != nil {
+		return cfg, fmt.Errorf("store stream %s: %w", cfg.Name, err)
+	}
+	m.streams[cfg.Name] = s
+	s.start()
+	m.o.Logger.Info("stream created", "stream", cfg.Name, "table", cfg.Namespace+"."+cfg.Table, "incarnation", cfg.Incarnation)
+	return cfg, nil
+}
+
+// Delete flushes a stream, stops it and forgets its definition. Its rows stay
+// in the table.
+func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
+	s, err := m.Stream(name)
+	if err != nil {
+		return err
+	}
+	s.refuse(fmt.Errorf("%w: %s is being deleted", ErrNotFound, name))
+	if err := s.Flush(ctx); err != nil {
+		s.refuse(nil)
+		return fmt.Errorf("flush before delete: %w", err)
+	}
+	if err := m.o.Documents.Delete(ctx, kindStream, string(name)); err != nil {
+		s.refuse(nil)
+		return fmt.Errorf("delete stream %s: %w", name, err)
+	}
+	m.mu.Lock()
+	delete(m.streams, name)
+	m.mu.Unlock()
+	s.close()
+	if err := m.checkpoint(ctx); err != nil {
+		return err
+	}
+	m.o.Ledger.Forget(s.key)
+	m.o.Log.Forget(s.key)
+	m.o.Logger.Info("stream deleted", "stream", name)
+	return nil
+}
+
+// Stream returns the named stream or ErrNotFound.
+func (m *Manager) Stream(name record.StreamName) (*Stream, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s, ok := m.streams[name]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, name)
+	}
+	return s, nil
+}
+
+// Streams returns every stream, by name.
+func (m *Manager) Streams() []*Stream {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	out := make([]*Stream, 0, len(m.streams))
+	for _, s := range m.streams {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b *Stream) int { return strings.Compare(string(a.cfg.Name), string(b.cfg.Name)) })
+	return out
+}
+
+// streamsOf returns the streams that feed a table.
+func (m *Manager) streamsOf(namespace, table string) []*Stream {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var out []*Stream
+	for _, s := range m.streams {
+		if s.cfg.Namespace == namespace && s.cfg.Table == table {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// checkpoints writes the ledger's checkpoint and trims the log, at intervals.
+func (m *Manager) checkpoints() {
+	t := time.NewTicker(m.o.CheckpointInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-m.stop:
+			return
+		case <-t.C:
+			if err := m.checkpoint(context.Background()); err != nil {
+				m.o.Logger.Error("ledger checkpoint", "err", err)
+			}
+		}
+	}
+}
+
+// checkpoint makes the account durable, then lets go of what both the account
+// and the tables contain.
+func (m *Manager) checkpoint(ctx context.Context) error {
+	m.checkpointMu.Lock()
+	defer m.checkpointMu.Unlock()
+	applied, err := m.o.Ledger.Checkpoint(m.o.FS, m.checkpointName())
+	if err != nil {
+		return err
+	}
+	upTo := map[record.Key]record.Offset{}
+	for _, s := range m.Streams() {
+		upTo[s.key] = min(applied[s.key], s.Through())
+	}
+	if err := m.o.Log.Trim(ctx, upTo); err != nil {
+		return fmt.Errorf("trim the log: %w", err)
+	}
+	return nil
+}
+
+// Flush delivers everything acknowledged so far, of every stream.
+func (m *Manager) Flush(ctx context.Context) error {
+	var wg sync.WaitGroup
+	streams := m.Streams()
+	errs := make([]error, len(streams))
+	for i, s := range streams {
+		wg.Go(func() { errs[i] = s.Flush(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// Frozen holds the streams of a seal: each has delivered exactly up to At and
+// commits nothing further until Release.
+type Frozen struct {
+	At      record.Vector
+	streams []*Stream
+	once    sync.Once
+}
+
+// Release lets the streams go on.
+func (f *Frozen) Release() {
+	f.once.Do(func() {
+		for _, s := range f.streams {
+			s.release()
+		}
+	})
+}
+
+// Freeze cuts every stream at one vector of synced offsets, delivers up to it
+// and holds further commits. Puts go on meanwhile.
+func (m *Manager) Freeze(ctx context.Context) (*Frozen, error) {
+	f := &Frozen{At: record.Vector{}}
+	for _, s := range m.Streams() {
+		at, err := s.freeze(ctx)
+		if err != nil {
+			f.Release()
+			return nil, fmt.Errorf("freeze %s: %w", s.cfg.Name, err)
+		}
+		f.At[s.key] = at
+		f.streams = append(f.streams, s)
+	}
+	return f, nil
+}
+
+// Close flushes every stream, writes the checkpoint and stops. Puts are
+// refused from its first moment.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	m.mu.Unlock()
+	for _, s := range m.Streams() {
+		s.refuse(ErrClosed)
+	}
+	flushed := m.Flush(ctx)
+	m.shutdown()
+	return errors.Join(flushed, m.checkpoint(ctx))
+}
+
+// shutdown stops every goroutine without flushing: what is in the log stays
+// there for the next start.
+func (m *Manager) shutdown() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	select {
+	case <-m.stop:
+	default:
+		close(m.stop)
+	}
+	for _, s := range m.Streams() {
+		s.close()
+	}
+	m.wg.Wait()
+}
+
+// Abandon stops without flushing or checkpointing, as a crash would; for tests
+// and for a server that must stop at once.
+func (m *Manager) Abandon() { m.shutdown() }

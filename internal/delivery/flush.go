@@ -1,0 +1,311 @@
+package delivery
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/lake"
+	"github.com/tapehouse/tapehouse/internal/record"
+	"github.com/tapehouse/tapehouse/internal/wal"
+)
+
+// retryWaitMax bounds the wait between attempts of a flush that fails.
+const retryWaitMax = 30 * time.Second
+
+// plan is a flush: a stretch of the log and, where records of it were rejected,
+// the name of the object that gets them. It is stored before that object is
+// written, so that a replay executes exactly it.
+type plan struct {
+	From        record.Offset `json:"from"`
+	To          record.Offset `json:"to"`
+	ErrorObject string        `json:"error_object,omitempty"`
+	At          time.Time     `json:"at"`
+}
+
+type flushResult struct {
+	plan *plan
+	err  error
+	done bool // the table contains the plan's records
+}
+
+// adoptPlan takes a stored plan into account at start: if the table still
+// stands where the plan begins, the plan is executed before anything else.
+func (s *Stream) adoptPlan(body json.RawMessage) error {
+	var p plan
+	if err := json.Unmarshal(body, &p); err != nil {
+		return fmt.Errorf("stream %s: read its flush plan: %w", s.cfg.Name, err)
+	}
+	if p.From == s.Through() && p.To > p.From && p.To <= s.m.o.Log.Next(s.key) {
+		s.planned = &p
+	}
+	return nil
+}
+
+// executePlan executes the plan found at start, until it succeeds.
+func (s *Stream) executePlan(d *columnar.Decoder) error {
+	p := s.planned
+	if p == nil {
+		return nil
+	}
+	if err := s.absorb(d, p.To); err != nil {
+		return err
+	}
+	if err := s.encode(d); err != nil {
+		return err
+	}
+	for {
+		res := s.deliver(p)
+		s.finishFlush(res)
+		if res.done {
+			s.planned = nil
+			return nil
+		}
+		if err := s.failure(); err != nil {
+			return err
+		}
+		select {
+		case <-s.stop:
+			return nil
+		case <-time.After(s.retryWait):
+		}
+	}
+}
+
+// beginFlush starts a flush beside the pump. Entries below its end are left
+// alone until it is finished.
+func (s *Stream) beginFlush(p *plan, d *columnar.Decoder, running *sync.WaitGroup) error {
+	if s.retry == nil {
+		if err := s.compactFor(p, d); err != nil {
+			return err
+		}
+		if s.rejectsBelow(p.To) {
+			p.ErrorObject = s.errorObjectName(p.At)
+		}
+	}
+	s.flushing, s.flushEnd = true, max(s.flushEnd, p.To)
+	s.firstAt = time.Time{}
+	if s.pending() || record.Offset(s.appended.Load()) > p.To {
+		s.firstAt = s.m.o.Now()
+	}
+	running.Go(func() { s.flushed <- s.deliver(p) })
+	return nil
+}
+
+// compactFor merges runs of small entries of a flush, so that a slow stream's
+// data file has few row groups.
+func (s *Stream) compactFor(p *plan, d *columnar.Decoder) error {
+	var run []*entry
+	var rows int64
+	flush := func() error {
+		old := run
+		run, rows = nil, 0
+		if len(old) < 2 {
+			return nil
+		}
+		return s.merge(old, d)
+	}
+	for _, e := range s.tail.span(p.From, p.To) {
+		if e.rows >= mergeRowsMax || rows+e.rows > columnar.MaxRowGroupRows {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		if e.rows < mergeRowsMax {
+			run, rows = append(run, e), rows+e.rows
+		}
+	}
+	return flush()
+}
+
+// deliver executes a plan. It is safe to execute again, in this process or the
+// next: names are fixed by the plan or never referenced before the commit.
+func (s *Stream) deliver(p *plan) flushResult {
+	ctx := context.Background()
+	started := s.m.o.Now()
+	dl := Delivery{Key: s.key, From: p.From, To: p.To}
+	var rows, size int64
+	for _, e := range s.tail.span(p.From, p.To) {
+		dl.Parts = append(dl.Parts, e.files...)
+		rows, size = rows+e.rows, size+e.sizeBytes
+	}
+	if p.ErrorObject != "" {
+		if err := s.writeErrors(ctx, p); err != nil {
+			return flushResult{p, fmt.Errorf("write the error output: %w", err), false}
+		}
+	}
+	err := s.dest.Deliver(ctx, dl)
+	if err != nil {
+		// The error does not tell the outcome; the table does.
+		st, serr := s.dest.State(ctx, s.key)
+		switch {
+		case serr != nil:
+			return flushResult{p, errors.Join(err, serr), false}
+		case st.Through == p.To:
+			err = nil
+		case st.Through != p.From:
+			return flushResult{p, fmt.Errorf("%w: %s.%s contains records up to offset %d, this server delivered %d to %d", ErrSuperseded, s.cfg.Namespace, s.cfg.Table, st.Through, p.From, p.To), false}
+		default:
+			return flushResult{p, err, false}
+		}
+	}
+	s.m.metrics.delivered(s.cfg.Name, rows, size, s.m.o.Now().Sub(started))
+	return flushResult{p, nil, true}
+}
+
+// finishFlush takes a flush's outcome into account.
+func (s *Stream) finishFlush(res flushResult) {
+	s.flushing = false
+	s.lastFlush = s.m.o.Now()
+	if !res.done {
+		if errors.Is(res.err, ErrSuperseded) {
+			s.fail(res.err)
+			return
+		}
+		s.retry = res.plan
+		s.retryWait = min(max(2*s.retryWait, s.m.o.RetryWait), retryWaitMax)
+		s.retryAt = s.lastFlush.Add(s.retryWait)
+		s.m.metrics.failedFlush(s.cfg.Name)
+		s.m.o.Logger.Error("delivery failed, will be tried again", "stream", s.cfg.Name, "from", res.plan.From, "to", res.plan.To, "wait", s.retryWait, "err", res.err)
+		return
+	}
+	s.retry, s.retryAt, s.retryWait = nil, time.Time{}, 0
+	s.through.Store(uint64(res.plan.To))
+	s.tail.drop(res.plan.To)
+	kept := s.rejects[:0]
+	for _, o := range s.rejects {
+		if o >= res.plan.To {
+			kept = append(kept, o)
+		}
+	}
+	s.rejects = kept
+	if record.Offset(s.appended.Load()) == res.plan.To {
+		s.rejectsAll = false
+	}
+}
+
+func (s *Stream) rejectsBelow(to record.Offset) bool {
+	return s.rejectsAll || len(s.rejects) > 0 && s.rejects[0] < to
+}
+
+// errorObjectName is Firehose's object key under the error prefix: the prefix
+// with its expressions, the UTC hour, stream, version, time and a UUID.
+func (s *Stream) errorObjectName(at time.Time) string {
+	prefix := s.cfg.ErrorPrefix
+	if prefix == "" {
+		prefix = "errors/" + string(s.cfg.Name) + "/!{firehose:error-output-type}/"
+	}
+	prefix = strings.ReplaceAll(prefix, "!{firehose:error-output-type}", "format-conversion-failed")
+	return fmt.Sprintf("%s%s/%s-1-%s-%s", prefix, at.Format("2006/01/02/15"), s.cfg.Name, at.Format("2006-01-02-15-04-05"), uuid.NewString())
+}
+
+// failedRecord is a line of the error output, as Firehose writes it, with the
+// record id and this program's own code and message added.
+type failedRecord struct {
+	AttemptsMade     int       `json:"attemptsMade"`
+	ArrivalTimestamp int64     `json:"arrivalTimestamp"` // ms
+	LastErrorCode    string    `json:"lastErrorCode"`
+	LastErrorMessage string    `json:"lastErrorMessage"`
+	AttemptEnding    int64     `json:"attemptEndingTimestamp"` // ms
+	RawData          string    `json:"rawData"`                // base64
+	SequenceNumber   string    `json:"sequenceNumber"`
+	SubSequence      *int64    `json:"subSequenceNumber"`
+	Table            failTable `json:"dataCatalogTable"`
+	RecordID         string    `json:"recordId"`
+	Code             string    `json:"tapehouseCode"`
+}
+
+type failTable struct {
+	CatalogID    *string `json:"catalogId"`
+	DatabaseName string  `json:"databaseName"`
+	TableName    string  `json:"tableName"`
+	Region       *string `json:"region"`
+	VersionID    string  `json:"versionId"`
+	CatalogARN   *string `json:"catalogArn"`
+}
+
+// SequenceConflict is the code of a record whose key is known with other content.
+const SequenceConflict = "SequenceConflict"
+
+// writeErrors stores the plan and writes its error object: the rejected and
+// conflicting records of the stretch, read again from the log.
+func (s *Stream) writeErrors(ctx context.Context, p *plan) error {
+	body, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode flush plan: %w", err)
+	}
+	if err := s.m.o.Documents.Put(ctx, kindPlan, s.key.String(), body); err != nil {
+		return fmt.Errorf("store flush plan: %w", err)
+	}
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	d := s.layout.NewDecoder()
+	line := func(f wal.Frame, offset record.Offset, raw []byte, code, aws, message string) error {
+		return enc.Encode(failedRecord{
+			AttemptsMade: 1, ArrivalTimestamp: f.ArrivedAt / 1000, LastErrorCode: aws, LastErrorMessage: message,
+			AttemptEnding: p.At.UnixMilli(), RawData: base64.StdEncoding.EncodeToString(raw),
+			SequenceNumber: fmt.Sprint(offset), Table: failTable{DatabaseName: s.cfg.Namespace, TableName: s.cfg.Table, VersionID: "LATEST"},
+			RecordID: record.ID{Key: s.key, Offset: offset}.String(), Code: code,
+		})
+	}
+	err = s.m.o.Log.Read(ctx, s.key, p.From, func(f wal.Frame) error {
+		if f.First >= p.To {
+			return errStop
+		}
+		b, err := s.decode(d, f)
+		if err != nil {
+			return err
+		}
+		defer b.Release()
+		for i := range b.Rejects {
+			r := &b.Rejects[i]
+			aws := "DataFormatConversion.MalformedData"
+			if r.Code == columnar.MalformedJSON || r.Code == columnar.NotAnObject || r.Code == columnar.InvalidUTF8 {
+				aws = "DataFormatConversion.ParseError"
+			}
+			if err := line(f, f.First+record.Offset(r.Doc), r.Raw, r.Code, aws, r.Message); err != nil {
+				return err
+			}
+		}
+		if f.Kind&kindConflict != 0 {
+			for row := range b.Rows {
+				if err := line(f, b.Offset(row), b.Document(row), SequenceConflict, "Tapehouse."+SequenceConflict, "a record with this source, session, epoch and sequence number but other content is stored already; both are kept"); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return fmt.Errorf("read the rejected records: %w", err)
+	}
+	err = s.m.o.Errors.Put(ctx, p.ErrorObject, &out, int64(out.Len()))
+	if errors.Is(err, lake.ErrExists) { // by this plan, before a crash
+		return nil
+	}
+	return err
+}
+
+// writeTail writes a tail file, not fsynced.
+func (m *Manager) writeTail(name string, data []byte) error {
+	f, err := m.o.FS.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}

@@ -1,0 +1,198 @@
+package delivery
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/uuid"
+
+	"github.com/tapehouse/tapehouse/internal/calendar"
+	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/engine"
+	"github.com/tapehouse/tapehouse/internal/fsys"
+	"github.com/tapehouse/tapehouse/internal/lake"
+	"github.com/tapehouse/tapehouse/internal/record"
+)
+
+// Iceberg delivers a stream into a managed table: row groups are copied into
+// write-once data files, one a partition, and one commit adds them and moves
+// the table's through.
+type Iceberg struct {
+	Catalog *catalog.Catalog
+	Lake    lake.Store
+	FS      fsys.FS
+	Staging string // local directory for files in the making
+	Table   catalog.Name
+	Stream  record.StreamName
+}
+
+// State implements Destination.
+func (d *Iceberg) State(ctx context.Context, key record.Key) (State, error) {
+	t, err := d.Catalog.Load(ctx, d.Table)
+	if err != nil {
+		return State{}, err
+	}
+	if foreign := t.Foreign(); len(foreign) > 0 {
+		return State{}, fmt.Errorf("table %s: column %q has type %s, which a stream cannot fill: use boolean, int, long, decimal, double, string, date or timestamptz", d.Table, foreign[0].Name, foreign[0].Type)
+	}
+	return State{Schema: t.Schema, Sequence: t.Sequence, Partition: t.PartitionBy, Through: t.Through()[key]}, nil
+}
+
+// Deliver implements Destination.
+func (d *Iceberg) Deliver(ctx context.Context, dl Delivery) error {
+	t, err := d.Catalog.Load(ctx, d.Table)
+	if err != nil {
+		return err
+	}
+	commit := catalog.Commit{
+		Table:          d.Table,
+		Through:        record.Vector{dl.Key: dl.To},
+		RequireThrough: &record.Vector{dl.Key: dl.From},
+		Summary:        map[string]string{"tapehouse.stream": string(d.Stream), "tapehouse.offsets": fmt.Sprintf("%d-%d", dl.From, dl.To)},
+	}
+	var order []catalog.Partition
+	groups := map[catalog.Partition][]TailFile{}
+	for _, p := range dl.Parts {
+		if groups[p.Partition] == nil {
+			order = append(order, p.Partition)
+		}
+		groups[p.Partition] = append(groups[p.Partition], p)
+	}
+	for _, value := range order {
+		f, err := d.write(ctx, t, dl, value, groups[value])
+		if err != nil {
+			return err
+		}
+		commit.Add = append(commit.Add, f)
+	}
+	_, err = d.Catalog.Commit(ctx, []catalog.Commit{commit})
+	return err
+}
+
+// write makes one data file of the parts of one partition.
+func (d *Iceberg) write(ctx context.Context, t *catalog.Table, dl Delivery, value catalog.Partition, parts []TailFile) (catalog.NewFile, error) {
+	id := uuid.NewString()
+	name := t.DataDir() + "/"
+	if value.Has {
+		name += t.PartitionBy + "=" + calendar.TradeDate(value.Value).String() + "/"
+	}
+	name += fmt.Sprintf("%s-%012d-%012d-%s.parquet", d.Stream, dl.From, dl.To, id)
+	local := filepath.Join(d.Staging, "flush-"+id+".parquet")
+	meta, err := d.concat(local, parts)
+	if err != nil {
+		return catalog.NewFile{}, fmt.Errorf("assemble %s: %w", name, err)
+	}
+	if err := d.Lake.PutFile(ctx, name, local); err != nil {
+		return catalog.NewFile{}, fmt.Errorf("store data file: %w", err)
+	}
+	path, ok := d.Lake.LocalPath(name)
+	if !ok {
+		path = d.Lake.URI(name)
+	}
+	return catalog.NewFile{Path: path, Partition: value, Stats: FileStats(meta)}, nil
+}
+
+func (d *Iceberg) concat(local string, parts []TailFile) (meta columnar.FileMeta, err error) {
+	out, err := d.FS.OpenFile(local, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return meta, err
+	}
+	defer func() {
+		if cerr := out.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			_ = d.FS.Remove(local)
+		}
+	}()
+	sources := make([]columnar.Source, len(parts))
+	for i, p := range parts {
+		in, err := d.FS.OpenFile(p.Path, os.O_RDONLY, 0)
+		if err != nil {
+			return meta, err
+		}
+		defer in.Close() //nolint:errcheck // read only
+		sources[i] = columnar.Source{ReaderAt: in, Size: p.Meta.SizeBytes, Meta: p.Meta}
+	}
+	w := bufio.NewWriterSize(out, 1<<20)
+	if meta, err = columnar.Concat(w, sources); err != nil {
+		return meta, err
+	}
+	return meta, w.Flush()
+}
+
+// FileStats converts what the encoder measured to what a manifest holds.
+func FileStats(m columnar.FileMeta) catalog.FileStats {
+	s := catalog.FileStats{SchemaID: m.SchemaID, Rows: m.Rows, SizeBytes: m.SizeBytes, SplitOffsets: m.SplitOffsets}
+	for _, c := range m.Columns {
+		s.Columns = append(s.Columns, catalog.ColumnStats{FieldID: c.FieldID, Values: c.Values, Nulls: c.Nulls, SizeBytes: c.SizeBytes, Lower: c.Lower, Upper: c.Upper})
+	}
+	return s
+}
+
+// Tail implements engine.TailSource: the rows of n's streams from through on.
+func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector, fresh bool) (engine.Tail, error) {
+	streams := m.streamsOf(n.Namespace, n.Table)
+	out := engine.Tail{Through: record.Vector{}}
+	type held struct {
+		t       *tail
+		entries []*entry
+	}
+	var pins []held
+	out.Release = func() {
+		for _, h := range pins {
+			h.t.release(h.entries)
+		}
+	}
+	for _, s := range streams {
+		if fresh {
+			if _, err := s.ask(ctx, askVisible); err != nil {
+				out.Release()
+				return engine.Tail{}, fmt.Errorf("make %s visible: %w", s.cfg.Name, err)
+			}
+		}
+		entries, visible, err := s.tail.pin(through[s.key])
+		if err != nil {
+			out.Release()
+			return engine.Tail{}, fmt.Errorf("%w: %w", engine.ErrTailMoved, err)
+		}
+		pins = append(pins, held{&s.tail, entries})
+		out.Through[s.key] = visible
+		for _, e := range entries {
+			for _, f := range e.files {
+				out.Files = append(out.Files, engine.TailFile{Path: f.Path, SchemaID: f.Meta.SchemaID, Rows: f.Meta.Rows})
+			}
+		}
+	}
+	return out, nil
+}
+
+// Stats are a stream's figures.
+type Stats struct {
+	Stream       record.StreamName `json:"stream"`
+	Table        string            `json:"table"`
+	Acknowledged uint64            `json:"acknowledged"` // records on disk
+	Visible      uint64            `json:"visible"`      // of those, visible to SQL without waiting
+	Through      uint64            `json:"through"`      // of those, in the table
+	TailEntries  int               `json:"tail_entries"`
+	TailRows     int64             `json:"tail_rows"`
+	TailBytes    int64             `json:"tail_bytes"`
+	Err          string            `json:"error,omitempty"`
+}
+
+// Stats returns the stream's present figures.
+func (s *Stream) Stats() Stats {
+	st := Stats{Stream: s.cfg.Name, Table: s.cfg.Namespace + "." + s.cfg.Table,
+		Acknowledged: uint64(s.m.o.Log.Synced(s.key)), Through: s.through.Load()}
+	var end record.Offset
+	st.TailEntries, st.TailRows, st.TailBytes, end = s.tail.stats()
+	st.Visible = uint64(end)
+	if err := s.failure(); err != nil {
+		st.Err = err.Error()
+	}
+	return st
+}

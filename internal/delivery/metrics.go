@@ -1,0 +1,61 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapehouse/tapehouse/internal/record"
+)
+
+// metrics of all streams; the stream's name is a bounded label (streams are
+// created by an administrator, not by records).
+type metrics struct {
+	records, bytes, rejects, conflicts, throttles *prometheus.CounterVec
+	rows, objectBytes, failures                   *prometheus.CounterVec
+	flushSeconds                                  *prometheus.HistogramVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	counter := func(name, help string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tapehouse", Subsystem: "delivery", Name: name, Help: help}, []string{"stream"})
+		r.MustRegister(c)
+		return c
+	}
+	m := &metrics{
+		records:     counter("decoded_records_total", "Records decoded by puts."),
+		bytes:       counter("decoded_bytes_total", "Bytes of JSON decoded by puts."),
+		rejects:     counter("rejected_records_total", "Records that do not fit the table's schema."),
+		conflicts:   counter("conflicting_records_total", "Records whose key is known with other content."),
+		throttles:   counter("throttled_puts_total", "Puts turned away because visibility lags behind the log."),
+		rows:        counter("delivered_rows_total", "Rows delivered to the destination."),
+		objectBytes: counter("delivered_bytes_total", "Bytes of data files delivered to the destination."),
+		failures:    counter("failed_flushes_total", "Flushes that failed and are tried again."),
+		flushSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "tapehouse", Subsystem: "delivery", Name: "flush_seconds",
+			Help: "Time of a delivery: copy, fsync, commit.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}, []string{"stream"}),
+	}
+	r.MustRegister(m.flushSeconds)
+	return m
+}
+
+func (m *metrics) decoded(s record.StreamName, records, bytes int) {
+	m.records.WithLabelValues(string(s)).Add(float64(records))
+	m.bytes.WithLabelValues(string(s)).Add(float64(bytes))
+}
+
+func (m *metrics) rejected(s record.StreamName, rejects int, conflict bool, count int) {
+	m.rejects.WithLabelValues(string(s)).Add(float64(rejects))
+	if conflict {
+		m.conflicts.WithLabelValues(string(s)).Add(float64(count))
+	}
+}
+
+func (m *metrics) throttled(s record.StreamName) { m.throttles.WithLabelValues(string(s)).Inc() }
+
+func (m *metrics) delivered(s record.StreamName, rows, bytes int64, took time.Duration) {
+	m.rows.WithLabelValues(string(s)).Add(float64(rows))
+	m.objectBytes.WithLabelValues(string(s)).Add(float64(bytes))
+	m.flushSeconds.WithLabelValues(string(s)).Observe(took.Seconds())
+}
+
+func (m *metrics) failedFlush(s record.StreamName) { m.failures.WithLabelValues(string(s)).Inc() }

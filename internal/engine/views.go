@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// idleViewsMax bounds the views that nobody pins and that are kept because the
+// next query of an unchanged table will want them again. They pin no file.
+const idleViewsMax = 64
+
+// boundRelation is a relation of one engine: its files are pinned while refs
+// is above 0, and its view is made at the first query.
+type boundRelation struct {
+	key      string
+	view     string
+	relation Relation
+	paths    []string
+	shape    string // a hash of the columns
+
+	refs int           // guarded by relations.mu
+	idle *list.Element // in relations.idle while refs is 0
+
+	mu   sync.Mutex
+	made bool
+}
+
+// relations is the registry of an engine's pinned relations. Pins of the same
+// state share one, so that a view is made once however many sessions ask.
+type relations struct {
+	e *Engine
+
+	mu     sync.Mutex
+	byKey  map[string]*boundRelation
+	pinned map[string]int // path → relations in use that hold it
+	inUse  int
+	idle   *list.List // of *boundRelation, the longest idle first
+	serial uint64
+}
+
+func newRelations(e *Engine) *relations {
+	return &relations{e: e, byKey: map[string]*boundRelation{}, pinned: map[string]int{}, idle: list.New()}
+}
+
+// acquire returns the relation of t, pinned.
+func (r *relations) acquire(n Name, t *pinned) *boundRelation {
+	id := t.version
+	if id == "" {
+		id = t.relation.identity()
+	}
+	sum := sha256.Sum256([]byte(n.Namespace + "\x00" + n.Table + "\x00" + id))
+	key := string(sum[:])
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.byKey[key]
+	if b == nil {
+		r.serial++
+		b = &boundRelation{key: key, view: fmt.Sprintf("r_%s%016x", hex.EncodeToString(sum[:8]), r.serial), relation: t.relation, paths: t.relation.paths(), shape: t.relation.shape()}
+		r.byKey[key] = b
+	}
+	if b.idle != nil {
+		r.idle.Remove(b.idle)
+		b.idle = nil
+	}
+	if b.refs == 0 {
+		r.inUse++
+		r.e.metrics.pinned.Set(float64(r.inUse))
+		for _, p := range b.paths {
+			r.pinned[p]++
+		}
+	}
+	b.refs++
+	return b
+}
+
+func (r *relations) release(b *boundRelation) {
+	r.mu.Lock()
+	b.refs--
+	var drop []*boundRelation
+	if b.refs == 0 {
+		r.inUse--
+		r.e.metrics.pinned.Set(float64(r.inUse))
+		for _, p := range b.paths {
+			if r.pinned[p]--; r.pinned[p] == 0 {
+				delete(r.pinned, p)
+			}
+		}
+		b.idle = r.idle.PushBack(b)
+		for r.idle.Len() > idleViewsMax {
+			old := r.idle.Remove(r.idle.Front()).(*boundRelation)
+			old.idle = nil
+			delete(r.byKey, old.key)
+			drop = append(drop, old)
+		}
+	}
+	r.mu.Unlock()
+	for _, d := range drop {
+		r.drop(d)
+	}
+}
+
+// drop removes the view of a relation that is no longer in the registry.
+func (r *relations) drop(b *boundRelation) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.made {
+		return
+	}
+	b.made = false
+	c, err := r.e.acquireAbove(idleConnsMax)
+	if errors.Is(err, ErrClosed) {
+		return // the view went with the instance
+	}
+	if err == nil {
+		err = c.exec(context.Background(), "DROP VIEW IF EXISTS "+pinSchema+"."+b.view)
+		r.e.giveBack(c)
+	}
+	if err != nil {
+		r.e.log.Warn("view of a released relation was not dropped", "view", b.view, "error", err)
+	}
+}
+
+func (r *relations) has(path string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pinned[path] > 0
+}
+
+// make creates b's view unless it exists. c is any idle connection.
+func (b *boundRelation) make(ctx context.Context, c *conn) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.made {
+		return nil
+	}
+	sql, err := b.relation.viewSQL()
+	if err != nil {
+		return err
+	}
+	if err := c.exec(ctx, "CREATE VIEW "+pinSchema+"."+b.view+" AS "+sql); err != nil {
+		var x *Error
+		if errors.As(err, &x) {
+			x.Position = 0 // it is in a text that nobody wrote
+		}
+		return err
+	}
+	b.made = true
+	return nil
+}
