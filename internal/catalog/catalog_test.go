@@ -130,8 +130,8 @@ func ghost(t *Table, date int32, first, rows int64) NewFile {
 	}
 }
 
-// real writes a Parquet file with the rows seq = first … first+rows-1.
-func real(t testing.TB, c *Catalog, tbl *Table, date int32, first, rows int64) NewFile {
+// written writes a Parquet file with the rows seq = first … first+rows-1.
+func written(t testing.TB, c *Catalog, tbl *Table, date int32, first, rows int64) NewFile {
 	t.Helper()
 	id := func(n int) arrow.Metadata {
 		return arrow.NewMetadata([]string{"PARQUET:field_id"}, []string{strconv.Itoa(n)})
@@ -401,7 +401,7 @@ func TestReadByLibrary(t *testing.T) {
 	c := newWorld(t).open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
 	for i := range 5 {
-		tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{real(t, c, tbl, date0+int32(i%2), int64(i)*100, 100)}, Through: through((i + 1) * 100)})
+		tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0+int32(i%2), int64(i)*100, 100)}, Through: through((i + 1) * 100)})
 	}
 	check := func(want int64) {
 		t.Helper()
@@ -422,7 +422,7 @@ func TestReadByLibrary(t *testing.T) {
 
 	// Compaction of one partition: the same rows in one file.
 	old := FilesIn(files(t, c, tbl, At{}), date0)
-	tbl = commit(t, c, Commit{Table: executions, Replace: old, Add: []NewFile{real(t, c, tbl, date0, 10_000, 300)}})
+	tbl = commit(t, c, Commit{Table: executions, Replace: old, Add: []NewFile{written(t, c, tbl, date0, 10_000, 300)}})
 	check(500)
 
 	// A position delete.
@@ -435,7 +435,7 @@ func TestReadByLibrary(t *testing.T) {
 	}
 
 	// Compaction applies the delete, and the delete file goes with it.
-	tbl = commit(t, c, Commit{Table: executions, Replace: []DataFile{got}, Add: []NewFile{real(t, c, tbl, date0, 20_000, 297)}})
+	tbl = commit(t, c, Commit{Table: executions, Replace: []DataFile{got}, Add: []NewFile{written(t, c, tbl, date0, 20_000, 297)}})
 	check(497)
 	if got := FilesIn(files(t, c, tbl, At{}), date0); len(got) != 1 || len(got[0].Deletes) != 0 {
 		t.Errorf("files = %+v", got)
@@ -491,16 +491,16 @@ func positions(t testing.TB, c *Catalog, tbl *Table, f DataFile, rows ...int64) 
 func TestTags(t *testing.T) {
 	ctx := t.Context()
 	c := newWorld(t).open()
-	tbl := mustCreate(t, c, executionsSpec(executions))
+	mustCreate(t, c, executionsSpec(executions))
 
 	// A seal of a day without any record: the empty state is tagged.
-	tbl = commit(t, c, Commit{Table: executions, Tags: map[string]int64{"seal-0": 0}, Through: through(4)})
+	tbl := commit(t, c, Commit{Table: executions, Tags: map[string]int64{"seal-0": 0}, Through: through(4)})
 	if id, err := tbl.Resolve(At{Tag: "seal-0"}); err != nil || id != tbl.Snapshot() || id == 0 {
 		t.Fatalf("Resolve = %d, %v", id, err)
 	}
 	tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{ghost(tbl, date0, 0, 10)}, Tags: map[string]int64{"seal-1": 0}, Through: through(14)})
 	one := tbl.Snapshot()
-	tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{ghost(tbl, date0, 10, 10)}, Through: through(24)})
+	commit(t, c, Commit{Table: executions, Add: []NewFile{ghost(tbl, date0, 10, 10)}, Through: through(24)})
 	tbl = commit(t, c, Commit{Table: executions, Tags: map[string]int64{"again-1": one, "now": 0}})
 	if got := tbl.Tags(); got["seal-1"] != one || got["again-1"] != one || got["now"] != tbl.Snapshot() {
 		t.Errorf("tags = %v", got)
@@ -532,7 +532,7 @@ func TestSchemaEvolution(t *testing.T) {
 	ctx := t.Context()
 	c := newWorld(t).open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
-	tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{real(t, c, tbl, date0, 0, 10)}, Through: through(10)})
+	commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0, 0, 10)}, Through: through(10)})
 	tbl, err := c.AddColumn(ctx, executions, record.Field{Name: "executed_at_ns", Type: record.Type{Kind: record.Long}, Derive: record.EpochNanos, From: "executed_at"})
 	if err != nil {
 		t.Fatal(err)
@@ -544,7 +544,7 @@ func TestSchemaEvolution(t *testing.T) {
 	if old, ok := tbl.SchemaByID(0); !ok || len(old.Fields) != 10 {
 		t.Errorf("old schema = %+v, %v", old, ok)
 	}
-	tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{real(t, c, tbl, date0+1, 10, 5)}})
+	tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0+1, 10, 5)}})
 	got := files(t, c, tbl, At{})
 	if got[0].SchemaID != 0 || got[1].SchemaID != 1 {
 		t.Errorf("schema ids %d, %d", got[0].SchemaID, got[1].SchemaID)
@@ -574,7 +574,7 @@ func TestDropRenameNamespaces(t *testing.T) {
 	w := newWorld(t)
 	c := w.open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
-	commit(t, c, Commit{Table: executions, Add: []NewFile{real(t, c, tbl, date0, 0, 10)}})
+	commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0, 0, 10)}})
 	if err := c.CreateNamespace(ctx, "equities", nil); !errors.Is(err, ErrExists) {
 		t.Errorf("namespace twice: %v", err)
 	}

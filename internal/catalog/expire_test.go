@@ -185,15 +185,15 @@ func TestExpireDeletesFiles(t *testing.T) {
 		return err == nil
 	}
 	for i := range 4 {
-		tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{real(t, c, tbl, date0, int64(i)*10, 10)}})
+		tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0, int64(i)*10, 10)}})
 	}
 	sealed := files(t, c, tbl, At{})
 	tbl = commit(t, c, Commit{Table: executions, Tags: map[string]int64{"seal": 0}})
-	tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{real(t, c, tbl, date0, 100, 10)}})
+	tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0, 100, 10)}})
 	late := slices.DeleteFunc(slices.Clone(files(t, c, tbl, At{})), func(f DataFile) bool {
 		return slices.ContainsFunc(sealed, func(s DataFile) bool { return s.Path == f.Path })
 	})
-	tbl = commit(t, c, Commit{Table: executions, Replace: files(t, c, tbl, At{}), Add: []NewFile{real(t, c, tbl, date0, 0, 50)}})
+	tbl = commit(t, c, Commit{Table: executions, Replace: files(t, c, tbl, At{}), Add: []NewFile{written(t, c, tbl, date0, 0, 50)}})
 	current := files(t, c, tbl, At{})
 
 	w.later(time.Hour)
@@ -250,10 +250,10 @@ func TestOrphans(t *testing.T) {
 	c := w.open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
 	for i := range 30 {
-		tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{real(t, c, tbl, date0, int64(i), 1)}})
+		tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0, int64(i), 1)}})
 	}
-	lost := real(t, c, tbl, date0, 500, 5)
-	kept := real(t, c, tbl, date0, 600, 5)
+	lost := written(t, c, tbl, date0, 500, 5)
+	kept := written(t, c, tbl, date0, 600, 5)
 	notATable := "equities/exports/2026.parquet"
 	abandoned := "equities/old-0123456789ab/metadata/00000-x.metadata.json"
 	for _, name := range []string{notATable, abandoned} {

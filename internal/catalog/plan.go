@@ -236,13 +236,12 @@ func (c *Catalog) manifest(ctx context.Context, m manifestHeader) ([]entry, erro
 		return nil, context.Cause(ctx)
 	}
 	c.metrics.manifestsRead.Inc()
-	raw, err := m.FetchEntries(c.newStaging(ctx), false)
-	if err != nil {
-		return nil, fmt.Errorf("read manifest %s: %w", m.FilePath(), err)
-	}
-	entries := make([]entry, len(raw))
-	for i, r := range raw {
-		entries[i] = c.decodeEntry(r)
+	var entries []entry
+	for r, err := range m.Entries(c.newStaging(ctx), false) {
+		if err != nil {
+			return nil, fmt.Errorf("read manifest %s: %w", m.FilePath(), err)
+		}
+		entries = append(entries, c.decodeEntry(r))
 	}
 	c.manifests.put(m.FilePath(), entries)
 	return entries, nil

@@ -59,6 +59,21 @@ func newBatch(l *Layout) *Batch {
 	return b
 }
 
+// batch returns an empty batch with room for n documents.
+func (l *Layout) batch(n int, arrivedAt int64) *Batch {
+	if n > MaxDocs {
+		panic("columnar: more documents than MaxDocs in a batch") // No replay could read its payload.
+	}
+	var b *Batch
+	select {
+	case b = <-l.batches:
+	default:
+		b = newBatch(l)
+	}
+	b.prepare(n, arrivedAt)
+	return b
+}
+
 // prepare makes an empty batch with room for n documents.
 func (b *Batch) prepare(n int, arrivedAt int64) {
 	b.Rows, b.Exact, b.arrivedAt, b.docs = 0, true, arrivedAt, n
@@ -104,7 +119,10 @@ func (b *Batch) seal() {
 func (b *Batch) Release() {
 	b.arena = nil
 	clear(b.Rejects[:cap(b.Rejects)])
-	b.layout.batches.Put(b)
+	select {
+	case b.layout.batches <- b:
+	default:
+	}
 }
 
 // Docs returns how many documents the batch's log frame holds: rows and

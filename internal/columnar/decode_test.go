@@ -111,6 +111,8 @@ func TestDecodeValues(t *testing.T) {
 		{`"at":null`, "at_ns", nil},
 		{"\"at\":\"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00:00Z\"", "at", code(MalformedJSON)},
 		{`"seen_at_the_gateway_of_the_exchange":"1600-01-01T00:00:00.000001Z"`, "seen_at_the_gateway_of_the_exchange", int64(-11676095999999999)},
+		{"\"\x00een_at_the_gateway_of_the_exchange\":\"1600-01-01T00:00:00.000001Z\"", "note", code(MalformedJSON)},
+		{`"seen_at_the_gateway_of_the_exchangX":null`, "note", nil},
 		{`"fraction":0.1234`, "fraction", int64(1234)},
 		{`"fraction":1`, "fraction", code(OutOfRange)},
 		{`"note":"x","note":"x"`, "note", code(DuplicateMember)},

@@ -20,20 +20,19 @@ type Decoder struct {
 	order  []int
 	streak int
 
-	// The last answers of the calendar, one for each trade-date column.
-	sessions []session
+	trade []trade
 	// Decisions that a raw payload carried, by trade-date column and document;
 	// nil outside its replay.
 	decided [][]int64
-	spans   []span
-	ends    []int32
-	arena   []byte
 }
 
-type session struct {
-	from, length uint64 // ns; length 0: nothing cached
-	date         int64
-	ok           bool
+// trade is a trade-date column with the calendar's last answer for it.
+type trade struct {
+	col, from       int
+	nanos, optional bool   // of the column it reads
+	start, length   uint64 // ns; length 0: no answer yet
+	date            int64
+	inside          bool
 }
 
 // undecided stands in a raw payload for a document without a trade date.
@@ -45,7 +44,11 @@ const learnAfter = 8
 
 // NewDecoder returns a decoder for the layout.
 func (l *Layout) NewDecoder() *Decoder {
-	d := &Decoder{layout: l, sessions: make([]session, len(l.columns))}
+	d := &Decoder{layout: l}
+	for _, i := range l.trade {
+		from := l.columns[i].from
+		d.trade = append(d.trade, trade{col: i, from: from, nanos: l.columns[from].nanos, optional: !l.columns[from].required})
+	}
 	d.program = l.compileProgram(l.json)
 	d.parser.seen = make([]uint32, len(l.columns))
 	return d
@@ -61,8 +64,7 @@ func (l *Layout) NewDecoder() *Decoder {
 //
 // REQUIRES: ends ascend within arena, len(ends) ≤ MaxDocs.
 func (d *Decoder) Decode(arena []byte, ends []int32, arrivedAt int64) *Batch {
-	b := d.layout.batches.Get().(*Batch)
-	b.prepare(len(ends), arrivedAt)
+	b := d.layout.batch(len(ends), arrivedAt)
 	from := int32(0)
 	for _, to := range ends {
 		b.spans = append(b.spans, span{from, to})
@@ -73,9 +75,9 @@ func (d *Decoder) Decode(arena []byte, ends []int32, arrivedAt int64) *Batch {
 }
 
 // DecodeDocs is Decode for documents that are not adjacent; it copies them.
+// REQUIRES: len(docs) ≤ MaxDocs, less than 2 GiB in all.
 func (d *Decoder) DecodeDocs(docs [][]byte, arrivedAt int64) *Batch {
-	b := d.layout.batches.Get().(*Batch)
-	b.prepare(len(docs), arrivedAt)
+	b := d.layout.batch(len(docs), arrivedAt)
 	b.own = b.own[:0]
 	for _, doc := range docs {
 		from := len(b.own)
@@ -167,43 +169,42 @@ func (d *Decoder) learn() {
 // derive computes the trade dates of a row. It returns false, with the parser's
 // fault set, if the time lies outside every session.
 func (d *Decoder) derive(b *Batch, row int, doc int32) bool {
-	for k, i := range d.layout.trade {
-		c := &d.layout.columns[i]
-		from := &b.cols[c.from]
-		if !d.layout.columns[c.from].required && from.nulls[row] != 0 {
-			b.setNull(i, row)
+	for k := range d.trade {
+		x := &d.trade[k]
+		from := &b.cols[x.from]
+		if x.optional && from.nulls[row] != 0 {
+			b.setNull(x.col, row)
 			continue
 		}
 		if d.decided != nil {
-			x := d.decided[k][doc]
-			if x == undecided {
-				return d.outside(c)
+			date := d.decided[k][doc]
+			if date == undecided {
+				return d.outside(x)
 			}
-			b.cols[i].ints[row] = x
+			b.cols[x.col].ints[row] = date
 			continue
 		}
 		t := from.ints[row]
-		if !d.layout.columns[c.from].nanos {
+		if !x.nanos {
 			if t > math.MaxInt64/1000 || t < math.MinInt64/1000 {
-				return d.outside(c)
+				return d.outside(x)
 			}
 			t *= 1000
 		}
-		s := &d.sessions[k]
-		if uint64(t)-s.from >= s.length {
-			f, to, date, ok := d.layout.opts.Calendar.Interval(t)
-			*s = session{uint64(f), uint64(to) - uint64(f), int64(date), ok}
+		if uint64(t)-x.start >= x.length {
+			start, end, date, ok := d.layout.opts.Calendar.Interval(t)
+			x.start, x.length, x.date, x.inside = uint64(start), uint64(end)-uint64(start), int64(date), ok
 		}
-		if !s.ok {
-			return d.outside(c)
+		if !x.inside {
+			return d.outside(x)
 		}
-		b.cols[i].ints[row] = s.date
+		b.cols[x.col].ints[row] = x.date
 	}
 	return true
 }
 
-func (d *Decoder) outside(c *column) bool {
-	return d.parser.failMember(&d.layout.columns[c.from], OutsideSession, -1, "lies outside every session of the calendar")
+func (d *Decoder) outside(x *trade) bool {
+	return d.parser.failMember(&d.layout.columns[x.from], OutsideSession, -1, "lies outside every session of the calendar")
 }
 
 // reject records the parser's fault.

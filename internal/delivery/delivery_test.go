@@ -445,3 +445,63 @@ func TestDeleteAndCreateIsANewIncarnation(t *testing.T) {
 		t.Fatalf("%v %+v", err, h.w.rows)
 	}
 }
+
+// TestDiskFull fills the disk under concurrent puts: they are turned away with
+// a clear error, nothing is lost or mixed up, and puts go on by themselves when
+// there is room again.
+func TestDiskFull(t *testing.T) {
+	h := start(t, nil)
+	want := map[int64]int64{}
+	acked := map[int64]bool{}
+	var mu sync.Mutex
+	full := 0
+	round := func(base int64) {
+		var wg sync.WaitGroup
+		for w := range int64(4) {
+			wg.Go(func() {
+				for i := range int64(30) {
+					seq := base + w*1000 + i
+					pad := strings.Repeat(" ", 2000)
+					_, err := h.put(doc(seq, int(seq)) + pad)
+					mu.Lock()
+					want[seq] = seq*10000 + 5000
+					switch {
+					case err == nil:
+						acked[seq] = true
+					case errors.Is(err, ErrUnavailable) && strings.Contains(err.Error(), "disk"):
+						full++
+					default:
+						t.Errorf("put %d: %v", seq, err)
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+	}
+	round(0)
+	h.mem.SetCapacity(1) // full from here on
+	for i := int64(1); i < 40 && full == 0; i++ {
+		round(i * 10_000)
+	}
+	if full == 0 {
+		t.Fatal("the disk never became full")
+	}
+	h.mem.SetCapacity(0) // as much as there is
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if _, err := h.put(doc(999_999, 999_999)); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("puts did not recover: %v", err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	want[999_999] = 999_999*10000 + 5000
+	if err := h.m.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(once(h.w.rows, want), contains(h.w.rows, acked)); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -58,11 +58,23 @@ func (s *Stream) executePlan(d *columnar.Decoder) error {
 	if p == nil {
 		return nil
 	}
-	if err := s.absorb(d, p.To); err != nil {
-		return err
-	}
-	if err := s.encode(d); err != nil {
-		return err
+	for {
+		err := s.absorb(d, p.To)
+		if err == nil {
+			err = s.encode(d)
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errTailWrite) {
+			return err
+		}
+		s.stall(err)
+		select {
+		case <-s.stop:
+			return nil
+		case <-time.After(s.m.o.RetryWait):
+		}
 	}
 	for {
 		res := s.deliver(p)
@@ -86,7 +98,9 @@ func (s *Stream) executePlan(d *columnar.Decoder) error {
 // alone until it is finished.
 func (s *Stream) beginFlush(p *plan, d *columnar.Decoder, running *sync.WaitGroup) error {
 	if s.retry == nil {
-		if err := s.compactFor(p, d); err != nil {
+		// Small row groups are a cost, not a fault: a full disk does not keep
+		// what there is from being delivered.
+		if err := s.compactFor(p, d); err != nil && !errors.Is(err, errTailWrite) {
 			return err
 		}
 		if s.rejectsBelow(p.To) {

@@ -24,19 +24,20 @@ const (
 
 // pumpState is what only the pump goroutine touches.
 type pumpState struct {
-	building   record.Offset // where the builder's rows begin
-	firstAt    time.Time     // when the oldest record not yet in a flush was taken
-	encodedAt  time.Time
-	flushing   bool
-	flushEnd   record.Offset // entries below it are in a flush or at a cut: not to be merged
-	retry      *plan         // a flush that failed, to be executed again exactly
-	retryAt    time.Time
-	retryWait  time.Duration
-	lastFlush  time.Time
-	waiters    []waiter
-	frozen     bool
-	rejects    []record.Offset // first offsets of frames with rejects or conflicts, from through on
-	rejectsAll bool            // too many to remember: look at every frame
+	building     record.Offset // where the builder's rows begin
+	firstAt      time.Time     // when the oldest record not yet in a flush was taken
+	encodedAt    time.Time
+	flushing     bool
+	flushEnd     record.Offset // entries below it are in a flush or at a cut: not to be merged
+	retry        *plan         // a flush that failed, to be executed again exactly
+	retryAt      time.Time
+	retryWait    time.Duration
+	lastFlush    time.Time
+	stalledUntil time.Time
+	waiters      []waiter
+	frozen       bool
+	rejects      []record.Offset // first offsets of frames with rejects or conflicts, from through on
+	rejectsAll   bool            // too many to remember: look at every frame
 }
 
 // request asks the pump for something; reply is answered when it is done.
@@ -88,7 +89,7 @@ func (s *Stream) recoverLedger(ctx context.Context) error {
 				return err
 			}
 		}
-		return s.apply(pending{f.First, int(f.Count), batch, f.Kind&kindConflict != 0})
+		return s.apply(pending{first: f.First, count: int(f.Count), batch: batch, conf: f.Kind&kindConflict != 0})
 	})
 	if err != nil {
 		return fmt.Errorf("stream %s: recover from the log: %w", s.cfg.Name, err)
@@ -211,15 +212,41 @@ func (s *Stream) pump() {
 				err = s.beginFlush(p, d, &flush)
 			}
 		}
-		if err != nil {
-			s.fail(err)
-		}
+		s.handle(err)
 		s.answerReady()
 	}
 }
 
+// errTailWrite: a tail file could not be written, because the disk is full for
+// example. The log has the records, so the stream waits and tries again.
+var errTailWrite = errors.New("write tail file")
+
+// handle stops the stream on an error, unless waiting can mend it.
+func (s *Stream) handle(err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, errTailWrite):
+		s.stall(err)
+	default:
+		s.fail(err)
+	}
+}
+
+// stall forgets the rows that no entry holds: they are read from the log again
+// after a wait.
+func (s *Stream) stall(err error) {
+	s.m.o.Logger.Error("tail cannot be written, will be tried again", "stream", s.cfg.Name, "wait", s.m.o.RetryWait, "err", err)
+	s.m.metrics.failedFlush(s.cfg.Name)
+	s.builder = s.layout.NewBuilder()
+	s.appended.Store(uint64(s.building))
+	s.stalledUntil = s.m.o.Now().Add(s.m.o.RetryWait)
+}
+
 // step takes what is durable and encodes it when it is time.
 func (s *Stream) step(d *columnar.Decoder) error {
+	if s.m.o.Now().Before(s.stalledUntil) {
+		return nil
+	}
 	if err := s.absorb(d, s.m.o.Log.Synced(s.key)); err != nil {
 		return err
 	}
@@ -249,6 +276,10 @@ func (s *Stream) absorb(d *columnar.Decoder, limit record.Offset) error {
 		if len(s.queue) > 0 && s.queue[0].first == at {
 			p := s.popLocked()
 			s.mu.Unlock()
+			if p.ticket.Wait(context.Background()) != nil { // settled: at is below synced
+				p.batch.Release()
+				continue
+			}
 			err := s.take(p)
 			p.batch.Release()
 			if err != nil {
@@ -289,7 +320,7 @@ func (s *Stream) readLog(d *columnar.Decoder, from, to record.Offset) error {
 			return err
 		}
 		defer b.Release()
-		if err := s.take(pending{f.First, int(f.Count), b, f.Kind&kindConflict != 0}); err != nil {
+		if err := s.take(pending{first: f.First, count: int(f.Count), batch: b, conf: f.Kind&kindConflict != 0}); err != nil {
 			return err
 		}
 		if s.builder.Rows() >= columnar.MaxRowGroupRows {
@@ -363,7 +394,9 @@ func (s *Stream) writeEntry(b *columnar.Builder, first, next record.Offset, tier
 	for i, p := range parts {
 		name := filepath.Join(s.m.tailDir(), fmt.Sprintf("%s-%d-%d-%d-t%d-%d.parquet", s.key.Incarnation, s.key.Shard, first, next, tier, i))
 		if err := s.m.writeTail(name, p.Data); err != nil {
-			return nil, fmt.Errorf("write tail file: %w", err)
+			_ = s.m.o.FS.Remove(name)
+			s.tail.remove([]*entry{e})
+			return nil, fmt.Errorf("%w: %w", errTailWrite, err)
 		}
 		e.files = append(e.files, TailFile{Path: name, Partition: catalog.Partition{Value: p.Partition, Has: p.HasPartition}, Meta: p.Meta})
 		e.rows += p.Meta.Rows
@@ -393,6 +426,9 @@ func (s *Stream) mergeSmall(d *columnar.Decoder) error {
 			return nil
 		}
 		if err := s.merge(last, d); err != nil {
+			if errors.Is(err, errTailWrite) { // later, then
+				return nil
+			}
 			return err
 		}
 	}
@@ -445,7 +481,7 @@ func (s *Stream) serve(r request, d *columnar.Decoder) {
 			err = s.encode(d)
 		}
 		if err != nil {
-			s.fail(err)
+			s.handle(err)
 			r.reply <- reply{err: err}
 			return
 		}

@@ -63,6 +63,9 @@ type pending struct {
 	count int
 	batch *columnar.Batch
 	conf  bool // a conflict frame: its batch is read for the ledger only
+	// ticket tells whether the log kept the frame: when the disk is full it
+	// takes offsets back, and another frame may bear them.
+	ticket wal.Ticket
 }
 
 // Docs are the documents of a put: document i is Arena[Ends[i-1]:Ends[i]]. The
@@ -250,7 +253,7 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 		*first = t.First()
 		tickets[n] = t
 		n++
-		s.push(pending{t.First(), count, b, flag != 0})
+		s.push(pending{first: t.First(), count: count, batch: b, conf: flag != 0, ticket: t})
 		return nil
 	}
 	*buf = (*buf)[:0]

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 )
 
@@ -59,7 +60,10 @@ func (e *Engine) exact(ctx context.Context, c *conn, tree object, text string) (
 		if x.failed != nil {
 			return nil, "", x.failed
 		}
-		if x.changed && pass < exactPasses {
+		if x.changed {
+			if pass == exactPasses {
+				return nil, "", &Error{Kind: Unsupported, Message: fmt.Sprintf("more than %d divisions depend on each other; cast an intermediate result", exactPasses)}
+			}
 			continue
 		}
 		x.resolve(tree, operands, true)

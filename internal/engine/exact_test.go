@@ -74,6 +74,7 @@ func TestExact(t *testing.T) {
 	}{
 		{`SELECT price / qty` + ex, DivisionByZero}, {`SELECT 1 / 0`, DivisionByZero}, {`SELECT 1.5 / 0.0`, DivisionByZero}, {`SELECT 1e0 / 0`, DivisionByZero},
 		{`SELECT (-9223372036854775808)::BIGINT / -1::BIGINT`, OutOfRange}, {`SELECT 99999999999999999999999999999999.0 / 0.000001`, OutOfRange},
+		{`SELECT 1.5` + strings.Repeat(" / 1.0", exactPasses+2), Unsupported},
 		{`SELECT nosuch / 2` + ex, Binder}, {`SELECT sum(symbol) / 2` + ex, Binder},
 	} {
 		_, err := collectRows(t.Context(), s, Query{SQL: tc.sql, Pin: pin, Exact: true})

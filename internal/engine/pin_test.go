@@ -153,6 +153,16 @@ func TestPinSnapshotAndTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRows(t, s, Query{SQL: countSQL, Pin: p2}, "132|132|131")
+	// The kept tree of one state serves the other.
+	average := Query{SQL: `SELECT sum(price) / count(*) FROM equities.executions a WHERE EXISTS (SELECT 1 FROM equities.executions)`, Exact: true}
+	before := e.templates.Len()
+	for pin, want := range map[*Pin]string{p1: "60.0000", p2: "66.0000", empty: "NULL"} {
+		average.Pin = pin
+		wantRows(t, s, average, want)
+	}
+	if n := e.templates.Len() - before; n != 1 {
+		t.Errorf("the statement was rewritten %d times", n)
+	}
 	p3, err := e.Pin(t.Context(), []Name{tradesName}, map[Name]At{tradesName: {Snapshot: 1}})
 	if err != nil {
 		t.Fatal(err)

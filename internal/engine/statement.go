@@ -24,8 +24,11 @@ type template struct {
 	inferred map[int]Type
 }
 
-// cachedStatementMax bounds the text of a statement that is kept.
-const cachedStatementMax = 16 << 10
+// What is kept of a statement is bounded by its size, too.
+const (
+	cachedStatementMax = 16 << 10 // bytes of text
+	cachedTreeMax      = 64 << 10 // bytes of JSON
+)
 
 // bindStatement checks q and gives the text that DuckDB is to run. The text is
 // kept for as long as the tables stay as they are, and its tree for as long as
@@ -62,7 +65,7 @@ func (e *Engine) bindStatement(ctx context.Context, c *conn, q Query, temps map[
 	}
 	if len(q.SQL) <= cachedStatementMax {
 		e.statements.Add(states, b)
-		if !ok {
+		if !ok && len(t.tree) <= cachedTreeMax {
 			e.templates.Add(columns, t)
 		}
 	}

@@ -85,8 +85,8 @@ type PutResult interface {
 	// Failure returns why record i was not stored: FailureUnavailable or
 	// FailureInternal and a message; "" if it is acknowledged.
 	Failure(i int) (code, message string)
-	// AppendRecordID appends the RecordId of the acknowledged record i. That of
-	// a duplicate is the RecordId of the record that is stored.
+	// AppendRecordID appends the RecordId of the acknowledged record i. A
+	// duplicate has one of its own, which names its sequence number.
 	AppendRecordID(dst []byte, i int) []byte
 }
 

@@ -3,6 +3,7 @@ package pgwire
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -356,7 +357,7 @@ func parseInt(oid uint32, info typeInfo, text string) (any, error) {
 }
 
 func numberError(oid uint32, text string, err error) error {
-	if ne, ok := err.(*strconv.NumError); ok && ne.Err == strconv.ErrRange {
+	if errors.Is(err, strconv.ErrRange) {
 		return errorf(codeNumericOutOfRange, "value %q is out of range for type %s", clip(text), typeName(oid))
 	}
 	return badText(oid, text)

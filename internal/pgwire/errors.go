@@ -24,7 +24,6 @@ const (
 	codeUndefinedFunction    = "42883"
 	codeUndefinedParameter   = "42P02"
 	codeDatatypeMismatch     = "42804"
-	codeIndeterminateType    = "42P18"
 	codeNotInPrerequisite    = "55000"
 	codeNumericOutOfRange    = "22003"
 	codeInvalidDatetime      = "22007"

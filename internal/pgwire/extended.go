@@ -84,11 +84,11 @@ func (c *conn) extended(ctx context.Context, kind byte, body []byte) error {
 		if m.Decode(body) != nil {
 			return malformed("Execute")
 		}
-		max := m.MaxRows
-		if int32(max) < 0 {
-			max = 0
+		rowsMax := m.MaxRows
+		if int32(rowsMax) < 0 {
+			rowsMax = 0
 		}
-		return c.execute(ctx, m.Portal, max)
+		return c.execute(ctx, m.Portal, rowsMax)
 	}
 	var m pgproto3.Close
 	if m.Decode(body) != nil {
@@ -299,7 +299,7 @@ func (st *Statement) rowColumns() []Column {
 }
 
 // execute runs a portal, or goes on with a suspended one.
-func (c *conn) execute(ctx context.Context, name string, max uint32) error {
+func (c *conn) execute(ctx context.Context, name string, rowsMax uint32) error {
 	p := c.portals[name]
 	switch {
 	case p == nil:
@@ -316,7 +316,7 @@ func (c *conn) execute(ctx context.Context, name string, max uint32) error {
 	}
 	started, before := time.Now(), c.session.Status()
 	end := c.begin(p.cancel)
-	tag, err := c.runPortal(p, max)
+	tag, err := c.runPortal(p, rowsMax)
 	end()
 	if err != nil {
 		return causeOf(p.ctx, err)
@@ -331,8 +331,8 @@ func (c *conn) execute(ctx context.Context, name string, max uint32) error {
 	return c.complete(tag)
 }
 
-// runPortal returns the command tag, or "" if max rows were sent before the end.
-func (c *conn) runPortal(p *portal, max uint32) (tag string, err error) {
+// runPortal returns the command tag, or "" if rowsMax rows were sent before the end.
+func (c *conn) runPortal(p *portal, rowsMax uint32) (tag string, err error) {
 	if p.st.Copy != nil && p.st.Copy.In {
 		p.done = true
 		return c.copyIn(p.ctx, p.st)
@@ -352,7 +352,7 @@ func (c *conn) runPortal(p *portal, max uint32) (tag string, err error) {
 			return "", errorf(codeFeatureNotSupported, "cached plan must not change result type")
 		}
 		var n uint32
-		n, p.done, err = c.sendRows(p.ctx, p.result, columns, p.formats, max)
+		n, p.done, err = c.sendRows(p.ctx, p.result, columns, p.formats, rowsMax)
 		if err != nil {
 			return "", err
 		}

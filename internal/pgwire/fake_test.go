@@ -177,6 +177,14 @@ type fakeStatement struct {
 	lits  []string
 }
 
+// word is the i-th word of the statement, or "".
+func (f *fakeStatement) word(i int) string {
+	if i < len(f.words) {
+		return strings.Trim(f.words[i], `"`)
+	}
+	return ""
+}
+
 func (f *fakeStatement) Close() error {
 	f.s.b.mu.Lock()
 	defer f.s.b.mu.Unlock()
@@ -244,12 +252,7 @@ func (s *fakeSession) Prepare(ctx context.Context, sql string, paramOIDs []uint3
 		st.Empty = true
 		return st, nil
 	}
-	word := func(i int) string {
-		if i < len(f.words) {
-			return strings.Trim(f.words[i], `"`)
-		}
-		return ""
-	}
+	word := f.word
 	if s.failed && word(0) != "rollback" && word(0) != "commit" {
 		return nil, errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 	}
@@ -291,6 +294,9 @@ func (s *fakeSession) Prepare(ctx context.Context, sql string, paramOIDs []uint3
 		}
 		in, _, _ := between(f.sql, "(", ")")
 		f.lits = splitList(in)
+		if len(f.lits) > len(columns) {
+			return nil, errorf("42601", "INSERT has more expressions than target columns")
+		}
 		for i, lit := range f.lits {
 			if strings.HasPrefix(lit, "$") {
 				st.ParamOIDs = append(st.ParamOIDs, columns[i].OID)
@@ -388,29 +394,29 @@ func (s *fakeSession) Execute(ctx context.Context, st *Statement, args []any) (R
 	f := st.Handle.(*fakeStatement)
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
-	if s.failed && f.words[0] != "rollback" && f.words[0] != "commit" {
+	if s.failed && f.word(0) != "rollback" && f.word(0) != "commit" {
 		return nil, errorf("25P02", "current transaction is aborted, commands ignored until end of transaction block")
 	}
-	switch f.words[0] {
+	switch f.word(0) {
 	case "begin":
 		s.save()
 		s.explicit = true
 		return done("BEGIN")
 	case "commit", "rollback":
 		tag := "COMMIT"
-		if (s.failed || f.words[0] == "rollback") && s.saved != nil {
+		if (s.failed || f.word(0) == "rollback") && s.saved != nil {
 			s.b.tables, tag = s.saved, "ROLLBACK"
 		}
 		s.saved, s.explicit, s.failed = nil, false, false
 		return done(tag)
 	}
 	s.save()
-	switch f.words[0] {
+	switch f.word(0) {
 	case "set": // set name to value
-		s.set(f.words[1], strings.Trim(f.sql[strings.LastIndex(f.sql, " to ")+4:], "' "))
+		s.set(f.word(1), strings.Trim(f.sql[strings.LastIndex(f.sql, " ")+1:], "' "))
 		return done("SET")
 	case "show":
-		return rows(st.Columns, [][]any{{s.parameters[f.words[1]]}})
+		return rows(st.Columns, [][]any{{s.parameters[f.word(1)]}})
 	case "create":
 		in, _, _ := between(f.sql, "(", ")")
 		t := &fakeTable{}
@@ -422,13 +428,16 @@ func (s *fakeSession) Execute(ctx context.Context, st *Statement, args []any) (R
 			}
 			t.columns = append(t.columns, c)
 		}
-		s.b.tables[strings.Trim(f.words[2], `"`)] = t
+		s.b.tables[f.word(2)] = t
 		return done("CREATE TABLE")
 	case "drop":
-		delete(s.b.tables, f.words[2])
+		delete(s.b.tables, f.word(2))
 		return done("DROP TABLE")
 	case "insert":
 		t := s.b.tables[f.table]
+		if t == nil || len(f.lits) > len(t.columns) {
+			return nil, errorf("42601", "INSERT has more expressions than target columns")
+		}
 		row := make([]any, len(t.columns))
 		for i, lit := range f.lits {
 			v, err := s.literal(lit, t.columns[i].OID, args)
@@ -452,7 +461,14 @@ func (s *fakeSession) Execute(ctx context.Context, st *Statement, args []any) (R
 			return rows(st.Columns, [][]any{row})
 		}
 		var out [][]any
-		for _, r := range s.b.tables[f.table].rows {
+		t := s.b.tables[f.table]
+		if t == nil {
+			return nil, errorf("42P01", "relation %q does not exist", f.table)
+		}
+		for _, r := range t.rows {
+			if len(r) <= slices.Max(append(f.pick, 0)) {
+				return nil, errorf("XX001", "the table has changed")
+			}
 			row := make([]any, len(f.pick))
 			for i, at := range f.pick {
 				row[i] = r[at]
@@ -462,7 +478,7 @@ func (s *fakeSession) Execute(ctx context.Context, st *Statement, args []any) (R
 		columns := st.Columns
 		return rows(columns, out)
 	case "series", "failrow":
-		n, err := strconv.Atoi(f.words[1])
+		n, err := strconv.Atoi(f.word(1))
 		if err != nil {
 			return nil, errorf("22P02", "how many?")
 		}
@@ -472,13 +488,13 @@ func (s *fakeSession) Execute(ctx context.Context, st *Statement, args []any) (R
 				return ctx.Err()
 			}
 			if i == n {
-				if f.words[0] == "failrow" {
+				if f.word(0) == "failrow" {
 					return errorf("22012", "division by zero")
 				}
 				return io.EOF
 			}
 			i++
-			dst[0], dst[1], dst[2] = int32(i), "row "+strconv.Itoa(i), Decimal{big.NewInt(int64(i) * 10001), 4}
+			dst[0], dst[1], dst[2] = int32(i), "row "+strconv.Itoa(i), number(big.NewInt(int64(i)*10001), 4)
 			return nil
 		}}, nil
 	case "sleep":
@@ -487,6 +503,9 @@ func (s *fakeSession) Execute(ctx context.Context, st *Statement, args []any) (R
 		s.b.mu.Lock()
 		return nil, fmt.Errorf("engine: interrupted: %w", ctx.Err())
 	case "panic":
+		if s.o.ProcessID == 0 { // under the fuzzer, which must find others' panics
+			return nil, errorf("0A000", "not here")
+		}
 		panic("the session is broken")
 	case "internal":
 		return nil, errors.New("open /var/lib/secret: permission denied")
@@ -494,15 +513,15 @@ func (s *fakeSession) Execute(ctx context.Context, st *Statement, args []any) (R
 		s.notices = append(s.notices, Notice{Message: strings.Join(f.words[1:], " ")}, Notice{Severity: "WARNING", Message: "twice"})
 		return done("NOTICE")
 	case "fail":
-		return nil, errorf(strings.ToUpper(f.words[1]), "as asked")
+		return nil, errorf(strings.ToUpper(f.word(1)), "as asked")
 	case "discard":
 		s.o.Deallocate("")
 		return done("DISCARD ALL")
 	case "deallocate":
-		if f.words[1] == "all" {
+		if f.word(1) == "all" {
 			s.o.Deallocate("")
-		} else if !s.o.Deallocate(f.words[1]) {
-			return nil, errorf("26000", "prepared statement %q does not exist", f.words[1])
+		} else if !s.o.Deallocate(f.word(1)) {
+			return nil, errorf("26000", "prepared statement %q does not exist", f.word(1))
 		}
 		return done("DEALLOCATE")
 	}
@@ -528,8 +547,11 @@ func (s *fakeSession) CopyIn(ctx context.Context, st *Statement, in RowReader) (
 	s.b.mu.Lock()
 	s.save()
 	t := s.b.tables[f.table]
-	width := len(t.columns)
 	s.b.mu.Unlock()
+	if t == nil || len(t.columns) <= slices.Max(append(f.pick, 0)) {
+		return "", errorf("42P01", "relation %q does not exist", f.table)
+	}
+	width := len(t.columns)
 	n := 0
 	picked := make([]any, len(f.pick))
 	for {

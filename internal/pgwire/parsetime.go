@@ -19,14 +19,14 @@ func outOfRange(oid uint32, text string) error {
 	return errorf(codeDatetimeOverflow, "%s out of range: %q", typeName(oid), clip(text))
 }
 
-// digits reads between min and max decimal digits at the start of s.
-func digits(s string, min, max int) (n int, rest string, ok bool) {
+// digits reads between atLeast and atMost decimal digits at the start of s.
+func digits(s string, atLeast, atMost int) (n int, rest string, ok bool) {
 	i := 0
-	for i < len(s) && i < max && s[i] >= '0' && s[i] <= '9' {
+	for i < len(s) && i < atMost && s[i] >= '0' && s[i] <= '9' {
 		n = n*10 + int(s[i]-'0')
 		i++
 	}
-	return n, s[i:], i >= min
+	return n, s[i:], i >= atLeast
 }
 
 // cutEra removes a trailing " BC" or " AD".

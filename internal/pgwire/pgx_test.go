@@ -47,7 +47,7 @@ func TestPgxModes(t *testing.T) {
 					t.Fatalf("%v: %v", mode, err)
 				}
 				n++
-				if want := big.NewInt(int64(n) * 10001); int(i) != n || text != fmt.Sprintf("row %d", n) || ratOf(Decimal{d.Int, -d.Exp}).Cmp(ratOf(Decimal{want, 4})) != 0 {
+				if want := big.NewInt(int64(n) * 10001); int(i) != n || text != fmt.Sprintf("row %d", n) || ratOf(number(d.Int, -d.Exp)).Cmp(ratOf(number(want, 4))) != 0 {
 					t.Fatalf("%v: row %d: %d %q %v", mode, n, i, text, d)
 				}
 			}

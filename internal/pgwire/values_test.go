@@ -21,12 +21,18 @@ func wireCode(err error) string {
 	return ""
 }
 
+func number(unscaled *big.Int, scale int32) Decimal { return Decimal{Unscaled: unscaled, Scale: scale} }
+
+func span(months, days int32, micros int64) Interval {
+	return Interval{Months: months, Days: days, Micros: micros}
+}
+
 func dec(unscaled string, scale int32) Decimal {
 	n, ok := new(big.Int).SetString(unscaled, 10)
 	if !ok {
 		panic(unscaled)
 	}
-	return Decimal{n, scale}
+	return number(n, scale)
 }
 
 // Property: what this package writes in binary, pgtype reads as the same
@@ -97,7 +103,7 @@ func TestNumericBinaryAgainstPgtype(t *testing.T) {
 		if rnd.IntN(4) == 0 { // many trailing zeros
 			n.Mul(n, new(big.Int).Exp(bigTen, big.NewInt(int64(rnd.IntN(30))), nil))
 		}
-		check(Decimal{n, int32(rnd.IntN(45) - 3)})
+		check(number(n, int32(rnd.IntN(45)-3)))
 	}
 }
 
@@ -216,13 +222,13 @@ func TestFormatsAgree(t *testing.T) {
 		OIDInt8: func() any { return int64(rnd.Uint64()) }, OIDOid: func() any { return int64(rnd.Uint32()) },
 		OIDFloat4:  func() any { return float32(rnd.NormFloat64() * math.Pow(10, float64(rnd.IntN(30)-15))) },
 		OIDFloat8:  func() any { return rnd.NormFloat64() * math.Pow(10, float64(rnd.IntN(60)-30)) },
-		OIDNumeric: func() any { return Decimal{big.NewInt(int64(rnd.Uint64())), int32(rnd.IntN(20))} },
+		OIDNumeric: func() any { return number(big.NewInt(int64(rnd.Uint64())), int32(rnd.IntN(20))) },
 		OIDText:    func() any { return someText() }, OIDVarchar: func() any { return someText() }, OIDBytea: func() any { return []byte(someText()) },
 		OIDJSON: func() any { return `{"a": 1}` }, OIDJSONB: func() any { return `[1, "x"]` }, OIDUUID: func() any { return "123e4567-e89b-12d3-a456-426614174000" },
 		OIDDate: func() any { return Date(rnd.Int32N(200_000) - 100_000) }, OIDTime: func() any { return Time(rnd.Int64N(microsPerDay)) },
 		OIDTimestamp: func() any { return Timestamp(micros()) }, OIDTimestampTZ: func() any { return TimestampTZ(micros()) },
 		OIDInterval: func() any {
-			return Interval{int32(rnd.IntN(2000) - 1000), int32(rnd.IntN(2000) - 1000), rnd.Int64N(1e12) - 5e11}
+			return span(int32(rnd.IntN(2000)-1000), int32(rnd.IntN(2000)-1000), rnd.Int64N(1e12)-5e11)
 		},
 	}
 	for oid, info := range types {
@@ -302,7 +308,7 @@ func sameValue(x, y any) bool {
 		return a.Equal(y.(time.Time))
 	case pgtype.Numeric:
 		b := y.(pgtype.Numeric)
-		return ratOf(Decimal{a.Int, -a.Exp}).Cmp(ratOf(Decimal{b.Int, -b.Exp})) == 0
+		return ratOf(number(a.Int, -a.Exp)).Cmp(ratOf(number(b.Int, -b.Exp))) == 0
 	case pgtype.Interval:
 		return a == y.(pgtype.Interval)
 	case []any:
@@ -368,9 +374,9 @@ func TestTextParameters(t *testing.T) {
 		{OIDTimestampTZ, "2026-11-23 09:30:05-0530", utc(2026, 11, 23, 15, 0, 5, 0), ""}, {OIDTimestampTZ, "2026-11-23 09:30:05.9999999+00", utc(2026, 11, 23, 9, 30, 6, 0), ""}, {OIDTimestampTZ, "2026-11-23 09:30 Mars/Base", nil, "22007"},
 		{OIDTimestampTZ, "0044-03-15 12:00:00+00 BC", TimestampTZ(time.Date(-43, 3, 15, 12, 0, 0, 0, time.UTC).UnixMicro()), ""}, {OIDTimestampTZ, "-infinity", TimestampTZ(-math.MaxInt64), ""}, {OIDTimestampTZ, "2026-11-23x", nil, "22007"},
 		{OIDTimestampTZ, "400000-01-01 00:00:00+00", nil, "22008"},
-		{OIDInterval, "1 year 2 mons -3 days +04:05:06.7", Interval{14, -3, 14706_700_000}, ""}, {OIDInterval, "P1Y2M3DT4H5M6.5S", Interval{14, 3, 14706_500_000}, ""}, {OIDInterval, "PT-1.5S", Interval{0, 0, -1_500_000}, ""},
-		{OIDInterval, "@ 2 hours 30 mins ago", Interval{0, 0, -9_000_000_000}, ""}, {OIDInterval, "1.5 hours", Interval{0, 0, 5_400_000_000}, ""}, {OIDInterval, "30", Interval{0, 0, 30_000_000}, ""}, {OIDInterval, "0 years 0 mons 3 days 0 hours 0 mins 1.25 secs", Interval{0, 3, 1_250_000}, ""},
-		{OIDInterval, "100:00:00", Interval{0, 0, 360_000_000_000}, ""}, {OIDInterval, "1.5 months", nil, "22007"}, {OIDInterval, "", nil, "22007"}, {OIDInterval, "5 furlongs", nil, "22007"}, {OIDInterval, "P", nil, "22007"}, {OIDInterval, "PT1D", nil, "22007"},
+		{OIDInterval, "1 year 2 mons -3 days +04:05:06.7", span(14, -3, 14706_700_000), ""}, {OIDInterval, "P1Y2M3DT4H5M6.5S", span(14, 3, 14706_500_000), ""}, {OIDInterval, "PT-1.5S", span(0, 0, -1_500_000), ""},
+		{OIDInterval, "@ 2 hours 30 mins ago", span(0, 0, -9_000_000_000), ""}, {OIDInterval, "1.5 hours", span(0, 0, 5_400_000_000), ""}, {OIDInterval, "30", span(0, 0, 30_000_000), ""}, {OIDInterval, "0 years 0 mons 3 days 0 hours 0 mins 1.25 secs", span(0, 3, 1_250_000), ""},
+		{OIDInterval, "100:00:00", span(0, 0, 360_000_000_000), ""}, {OIDInterval, "1.5 months", nil, "22007"}, {OIDInterval, "", nil, "22007"}, {OIDInterval, "5 furlongs", nil, "22007"}, {OIDInterval, "P", nil, "22007"}, {OIDInterval, "PT1D", nil, "22007"},
 		{OIDInterval, "9999999999 years", nil, "22008"}, {OIDInterval, "99999999999999999999 s", nil, "22007"},
 		{1007, "{1,NULL,3}", []any{int32(1), nil, int32(3)}, ""}, {1007, " { } ", []any{}, ""}, {1007, "[1:2]={1,2}", []any{int32(1), int32(2)}, ""}, {1007, "{{1,2},{3,4}}", []any{[]any{int32(1), int32(2)}, []any{int32(3), int32(4)}}, ""},
 		{1007, "{{1,2},{3}}", nil, "22P02"}, {1007, "{1,{2}}", nil, "22P02"}, {1007, "{1", nil, "22P02"}, {1007, "{1,}", nil, "22P02"}, {1007, "{1} x", nil, "22P02"}, {1007, "{{{{{{{1}}}}}}}", nil, "22P02"}, {1007, "{x}", nil, "22P02"},

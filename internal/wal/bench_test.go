@@ -42,7 +42,7 @@ func BenchmarkAppend(b *testing.B) {
 						if err == nil {
 							err = t.Wait(b.Context())
 						}
-						if err == nil && n%1000 == 999 {
+						if err == nil && n%100 == 99 {
 							err = l.Trim(b.Context(), map[record.Key]record.Offset{k: l.Synced(k)})
 						}
 						if err != nil {

@@ -61,7 +61,8 @@ type Options struct {
 	// frame is a group of its own.
 	GroupBytes int64
 	// Linger bounds how long the writer waits for the producers of the last
-	// group to come back, 2 ms (which is also the most). Negative: never.
+	// group to come back, 2 ms (which is also the most); it never waits longer
+	// than the last fsync took. Negative: never.
 	Linger time.Duration
 	// Retention is how long trimmed segments are kept for replay, 24 h. Negative: not at all.
 	Retention time.Duration

@@ -9,10 +9,11 @@ import (
 // writer is what belongs to the writer goroutine alone, but for frames.
 type writer struct {
 	frames     framePool
-	stage      []byte // the group as it goes to disk; aligned to blocks
-	pos        int64  // where the next group goes in the current segment
-	lastFrames int    // in the last group: as many producers may come back
-	marked     bool   // nothing was written since the last mark
+	stage      []byte        // the group as it goes to disk; aligned to blocks
+	pos        int64         // where the next group goes in the current segment
+	lastFrames int           // in the last group: as many producers may come back
+	lastSync   time.Duration // of the last group: to wait longer than that does not pay
+	marked     bool          // nothing was written since the last mark
 	idleTimer  *time.Timer
 }
 
@@ -84,11 +85,12 @@ func (l *Log) take() (b *batch, idle bool) {
 	}
 	// The producers of the last group come back within microseconds of each
 	// other, and a new fsync for the first of them would make the others wait
-	// for it. One producer alone is never made to wait.
+	// for it. One producer alone is never made to wait, and nobody for longer than
+	// the fsync that he would otherwise have missed.
 	if want := l.w.lastFrames; l.opt.Linger > 0 && want > 1 && l.waiting < want &&
 		l.queueBytes < l.opt.GroupBytes && !l.closing && l.poison == nil {
 		l.wakeAt = want
-		l.await(l.opt.Linger, true)
+		l.await(min(l.opt.Linger, l.w.lastSync), true)
 		l.wakeAt = 0
 	}
 	b = l.queue[0]
@@ -142,7 +144,8 @@ func (l *Log) commit(b *batch) error {
 	if err := l.writeSynced(seg, buf); err != nil {
 		return l.poisoned(err)
 	}
-	l.met.fsyncSeconds.Observe(time.Since(start).Seconds())
+	l.w.lastSync = time.Since(start)
+	l.met.fsyncSeconds.Observe(l.w.lastSync.Seconds())
 	l.met.groupFrames.Observe(float64(len(b.frames)))
 	l.met.appendedBytes.Add(float64(len(buf)))
 	pos := l.w.pos

@@ -30,6 +30,10 @@ func init() {
 		{"approximate", (*dialect).approximate},
 		{"similar", (*dialect).similar},
 		{"convert", (*dialect).convert},
+		{"pg_catalog", (*dialect).qualifiedType},
+		{"numeric", (*dialect).bareNumeric},
+		{"decimal", (*dialect).bareNumeric},
+		{"dec", (*dialect).bareNumeric},
 	}
 }
 
@@ -115,6 +119,9 @@ func (d *dialect) run(from, to int) error {
 				i += n
 				continue
 			}
+			if next := d.at(i + 1); duckdbKeywords[t.value] && !next.punct("(") && (t.value != "at" || !next.is("time") || !d.at(i+2).is("zone")) {
+				t.kind = tokenQuoted
+			}
 		}
 		d.out = append(d.out, t)
 		i++
@@ -134,6 +141,10 @@ func (d *dialect) apply(word string, i int) (int, error) {
 	return 0, nil
 }
 
+// duckdbKeywords are names to PostgreSQL and keywords to DuckDB.
+var duckdbKeywords = map[string]bool{"describe": true, "lambda": true, "pivot_longer": true, "pivot_wider": true, "show": true, "summarize": true, "unpivot": true,
+	"anti": true, "asof": true, "at": true, "columns": true, "generated": true, "glob": true, "map": true, "positional": true, "semi": true, "struct": true, "unpack": true}
+
 // add appends a token that stands for the source at like.
 func (d *dialect) add(like token, kind tokenKind, value string) {
 	d.out = append(d.out, token{kind: kind, space: true, start: like.start, end: like.end, value: value})
@@ -144,7 +155,7 @@ func (d *dialect) at(i int) token {
 	if i >= 0 && i < len(d.in) {
 		return d.in[i]
 	}
-	return d.in[len(d.in)-1]
+	return token{kind: tokenEOF, start: len(d.sql), end: len(d.sql)}
 }
 
 // exactNumber writes a literal with an exponent as the exact decimal that it
@@ -183,8 +194,8 @@ func exactNumber(sql string, t token) (string, error) {
 	if w == "" {
 		w = "0"
 	}
-	if f == "" {
-		return w, nil
+	if f == "" && len(w) < 38 {
+		f = "0" // else it would be an integer, and divide as one
 	}
 	return w + "." + f, nil
 }
@@ -337,6 +348,33 @@ func (d *dialect) approximate(i int) (int, error) {
 	d.add(d.in[i], tokenIdent, "approx_count_distinct")
 	d.out = append(d.out, d.in[i+2])
 	return 4, nil
+}
+
+// qualifiedType drops the schema of a type in x::pg_catalog.text, which DuckDB
+// reads only of types that are no keywords.
+func (d *dialect) qualifiedType(i int) (int, error) {
+	if !d.at(i+1).punct(".") || !d.at(i-1).punct("::") {
+		return 0, nil
+	}
+	return 2, nil
+}
+
+// bareNumeric gives NUMERIC without modifiers Redshift's (18,0) in a cast;
+// DuckDB's is (18,3).
+func (d *dialect) bareNumeric(i int) (int, error) {
+	before, after := d.at(i-1), d.at(i+1)
+	if i == 0 || after.punct("(") || !before.punct("::") && (!before.is("as") || !after.punct(")")) &&
+		(!before.punct(".") || !d.at(i-2).is("pg_catalog") || !d.at(i-3).punct("::")) {
+		return 0, nil
+	}
+	d.out = append(d.out, d.in[i])
+	for _, t := range []struct {
+		kind  tokenKind
+		value string
+	}{{tokenPunct, "("}, {tokenNumber, "18"}, {tokenPunct, ","}, {tokenNumber, "0"}, {tokenPunct, ")"}} {
+		d.add(d.in[i], t.kind, t.value)
+	}
+	return 1, nil
 }
 
 func (d *dialect) similar(i int) (int, error) {

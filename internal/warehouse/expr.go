@@ -40,8 +40,8 @@ func (r *rewriter) expr(s *scope, n node) (node, sqlType, error) {
 	case "COLLATE":
 		x, t, err := r.expr(s, child(n, "child"))
 		return x, t, err
-	case "STAR":
-		return n, sqlType{}, nil // of count(*) and the like
+	case "STAR", "POSITIONAL_REFERENCE":
+		return n, sqlType{}, nil // of count(*) and the like; a place of ORDER BY
 	case "LAMBDA", "LAMBDA_REF":
 		return n, sqlType{}, unsupported("a lambda", "unnest the list").at(r.src.position(location(n)))
 	}

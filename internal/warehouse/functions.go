@@ -69,7 +69,7 @@ func init() {
 		"median": median, "strpos": renamedCall("strpos", kindInt), "charindex": charIndex, "len": renamedCall("length", kindInt), "length": renamedCall("length", kindInt),
 		"char_length": renamedCall("length", kindInt), "character_length": renamedCall("length", kindInt), "position": renamedCall("position", kindInt),
 		"||": concat, "approx_count_distinct": typed(kindBigint), "listagg": renamedCall("string_agg", kindText),
-		"pg_typeof": pgTypeof, "generate_series": listOfFirst, "unnest": unnestCall,
+		"pg_typeof": pgTypeof, "array_agg": listOf, "list": listOf, "list_value": listOf, "generate_series": listOfFirst, "unnest": unnestCall,
 	}
 	for name, k := range resultKinds {
 		if _, ok := handlers[name]; !ok {
@@ -451,6 +451,14 @@ func listOfFirst(_ *rewriter, _ *scope, n node, args []operand) (node, sqlType, 
 	}
 	// In a select list PostgreSQL's is a set: a row for each.
 	return place(call("unnest", n), n), e, nil
+}
+
+func listOf(_ *rewriter, _ *scope, n node, args []operand) (node, sqlType, error) {
+	e := sqlType{kind: kindNull}
+	if len(args) > 0 {
+		e = args[0].t
+	}
+	return n, sqlType{kind: kindList, element: &e}, nil
 }
 
 func unnestCall(_ *rewriter, _ *scope, n node, args []operand) (node, sqlType, error) {

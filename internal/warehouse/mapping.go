@@ -71,6 +71,12 @@ var refinements = []struct {
 	{regexp.MustCompile(`(?i)(?:overflow|out of range)`), codeNumericOutOfRange, ""},
 }
 
+// conversionRE is DuckDB's word for a text that is no value of a type.
+var conversionRE = regexp.MustCompile(`^Could not convert string ['"](.*)['"] to ([A-Z0-9]+(?:\([0-9,]+\))?)`)
+
+var conversionTypes = map[string]string{"INT8": "smallint", "INT16": "smallint", "INT32": "integer", "INT64": "bigint", "INT128": "numeric", "FLOAT": "real",
+	"DOUBLE": "double precision", "BOOL": "boolean", "DATE": "date", "UUID": "uuid"}
+
 func mapEngine(err error, sql string) *Error {
 	var ee *engine.Error
 	if !errors.As(err, &ee) {
@@ -90,9 +96,21 @@ func mapEngine(err error, sql string) *Error {
 	e := errorf(c.code, "%s", message)
 	e.Hint = c.hint
 	switch ee.Kind {
+	case engine.OutOfRange:
+		if i := strings.Index(message, ". You might want"); i > 0 {
+			e.Message = "numeric value out of range: " + message[:i]
+		}
 	case engine.Syntax:
 		e.Message = strings.TrimSuffix(message, " ")
 	case engine.Catalog, engine.Binder, engine.Conversion, engine.InvalidInput:
+		if m := conversionRE.FindStringSubmatch(message); m != nil {
+			name, ok := conversionTypes[m[2]]
+			if !ok {
+				name = strings.ToLower(strings.Replace(m[2], "DECIMAL", "numeric", 1))
+			}
+			e.Message = fmt.Sprintf("invalid input syntax for type %s: %q", name, m[1])
+			return e
+		}
 		for _, r := range refinements {
 			m := r.pattern.FindStringSubmatch(message)
 			if m == nil {

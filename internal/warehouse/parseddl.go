@@ -135,7 +135,7 @@ func (p *parser) columnDefinition() (columnDefinition, error) {
 			}
 		case p.accept("default"), p.accept("identity"), p.accept("generated"), p.accept("primary"), p.accept("unique"), p.accept("references"), p.accept("check"):
 			word := strings.ToUpper(p.tokens[p.pos-1].value)
-			return c, unsupported(word+" of a column", "leave it out; NOT NULL is kept").at(at)
+			return c, unsupported("the column constraint "+word, "leave it out; NOT NULL is kept").at(at)
 		default:
 			return c, nil
 		}

@@ -260,7 +260,7 @@ var registered = map[string]func(r *rewriter, x node, t sqlType) (node, sqlType,
 		return regclassOf(r, []operand{{x, t}}, false)
 	},
 	"regtype": func(r *rewriter, x node, t sqlType) (node, sqlType, error) {
-		if text, ok := constantText(x); ok && !allDigits(text) {
+		if text, ok := spelledText(x); ok && !allDigits(text) {
 			name := strings.TrimPrefix(strings.ToLower(text), "pg_catalog.")
 			for _, p := range allTypes() {
 				if p.name == name || p.display == name {
@@ -272,7 +272,7 @@ var registered = map[string]func(r *rewriter, x node, t sqlType) (node, sqlType,
 		return formatType(r, x, []operand{{castTo(x, sqlType{kind: kindBigint}), sqlType{kind: kindBigint}}})
 	},
 	"regnamespace": func(r *rewriter, x node, t sqlType) (node, sqlType, error) {
-		if text, ok := constantText(x); ok && !allDigits(text) {
+		if text, ok := spelledText(x); ok && !allDigits(text) {
 			return template{sql: `(SELECT max(s.oid) FROM "pg_catalog$pg_namespace" s WHERE s.nspname = $1)`, typ: sqlType{kind: kindBigint}, uses: []string{"pg_namespace"}}.
 				expand(r, x, []operand{{x, t}})
 		}
@@ -283,11 +283,22 @@ var registered = map[string]func(r *rewriter, x node, t sqlType) (node, sqlType,
 		return stringConstant(ownerName), textType, nil
 	},
 	"regproc": func(r *rewriter, x node, t sqlType) (node, sqlType, error) {
-		if text, ok := constantText(x); ok && !allDigits(text) {
+		if text, ok := spelledText(x); ok && !allDigits(text) {
 			return intConstant(0), sqlType{kind: kindBigint}, nil
 		}
 		return castTo(x, textType), textType, nil
 	},
+}
+
+// spelledText is constantText, through casts to text.
+func spelledText(n node) (string, bool) {
+	for class(n) == "CAST" {
+		if t, _, _ := typeOfTree(child(n, "cast_type")); t.kind != kindText {
+			return "", false
+		}
+		n = child(n, "child")
+	}
+	return constantText(n)
 }
 
 func allDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
@@ -300,7 +311,7 @@ func regclassOf(r *rewriter, args []operand, null bool) (node, sqlType, error) {
 		return nil, big, errorf(codeUndefinedFunction, "to_regclass takes one argument")
 	}
 	x := args[0]
-	text, ok := constantText(x.n)
+	text, ok := spelledText(x.n)
 	if !ok {
 		show := `(SELECT max(CASE WHEN c.oid IN (SELECT v.oid FROM "pg_catalog$pg_visible" v) THEN c.relname ELSE s.nspname || '.' || c.relname END)
 			FROM "pg_catalog$pg_class" c JOIN "pg_catalog$pg_namespace" s ON s.oid = c.relnamespace WHERE c.oid = $1)`

@@ -215,6 +215,9 @@ func common(a, b sqlType) (t sqlType, wide, ok bool) {
 		return a, false, true
 	case a.equal(b):
 		return a, false, true
+	case a.kind == kindList && b.kind == kindList:
+		e, wide, ok := common(*a.element, *b.element)
+		return sqlType{kind: kindList, element: &e}, wide, ok
 	case a.integer() && b.integer():
 		return sqlType{kind: max(a.kind, b.kind)}, false, true
 	case a.exact() && b.exact():

@@ -1,0 +1,436 @@
+// Package server puts Tapehouse together: it reads the configuration, opens
+// the layers from the bottom up, gives delivery its destinations and the engine
+// its tables and tail, opens the three listeners, and takes everything down in
+// the reverse order: front doors, delivery (with a flush), engine, catalog, log.
+//
+// A data directory has one server: the lock file says whose.
+//
+//	LOCK  VERSION  credentials.json  server.json   log/  ledger/  tail/  catalog/  lake/  staging/  spill/  statements/
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/tapehouse/tapehouse/internal/auth"
+	"github.com/tapehouse/tapehouse/internal/awsapi"
+	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/delivery"
+	"github.com/tapehouse/tapehouse/internal/engine"
+	"github.com/tapehouse/tapehouse/internal/firehose"
+	"github.com/tapehouse/tapehouse/internal/fsys"
+	"github.com/tapehouse/tapehouse/internal/lake"
+	"github.com/tapehouse/tapehouse/internal/ledger"
+	"github.com/tapehouse/tapehouse/internal/pgwire"
+	"github.com/tapehouse/tapehouse/internal/wal"
+	"github.com/tapehouse/tapehouse/internal/warehouse"
+	"github.com/tapehouse/tapehouse/packs"
+)
+
+const (
+	// dataVersion is the version of the data directory's layout.
+	dataVersion = 1
+	// adminUser owns what the server itself creates.
+	adminUser = "tapehouse"
+	// accountID stands in ARNs.
+	accountID = "000000000000"
+	// stopWait bounds how long a stop waits for clients and for the last flush.
+	stopWait = 30 * time.Second
+)
+
+// Addresses are where a server listens; File is their form in server.json.
+type Addresses struct {
+	AWS  string `json:"aws"`
+	SQL  string `json:"sql"`
+	HTTP string `json:"http"`
+	PID  int    `json:"pid"`
+}
+
+// AddressFile is the file in the data directory that holds a running server's
+// addresses.
+const AddressFile = "server.json"
+
+// Options are what the configuration file does not say.
+type Options struct {
+	Version string // of the program
+	Logger  *slog.Logger
+}
+
+// Server is a running Tapehouse.
+type Server struct {
+	cfg     Config
+	version string
+	logger  *slog.Logger
+	metrics *prometheus.Registry
+
+	lock        io.Closer
+	credentials *auth.Credentials
+	pack        *packs.Pack
+	log         *wal.Log
+	lake        *lake.Local
+	catalog     *catalog.Catalog
+	ledger      *ledger.Ledger
+	delivery    *delivery.Manager
+	engine      *engine.Engine
+	views       warehouse.Views
+	warehouse   *warehouse.Warehouse
+
+	aws, http  *http.Server
+	sql        *pgwire.Server
+	addresses  Addresses
+	ready      atomic.Bool
+	serving    sync.WaitGroup
+	failed     chan error
+	closeOnce  sync.Once
+	closeErr   error
+	closeSteps []func(context.Context) error // last opened first
+}
+
+// Open starts a server on cfg's data directory. When it returns the listeners
+// answer and the server is ready.
+func Open(ctx context.Context, cfg Config, o Options) (_ *Server, err error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if cfg.Data, err = filepath.Abs(cfg.Data); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, version: o.Version, logger: o.Logger, metrics: prometheus.NewRegistry(), failed: make(chan error, 3)}
+	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.takeDown(context.Background()))
+		}
+	}()
+	for _, step := range []func(context.Context) error{s.openData, s.openStorage, s.openDelivery, s.openEngine, s.openClose, s.openDoors} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	s.ready.Store(true)
+	return s, nil
+}
+
+// Addresses returns where the server listens.
+func (s *Server) Addresses() Addresses { return s.addresses }
+
+// Credentials returns the directory's credentials.
+func (s *Server) Credentials() *auth.Credentials { return s.credentials }
+
+// onClose adds a step to be taken when the server stops, before those added
+// earlier.
+func (s *Server) onClose(step func(context.Context) error) {
+	s.closeSteps = append(s.closeSteps, step)
+}
+
+func (s *Server) dir(name string) string { return filepath.Join(s.cfg.Data, name) }
+
+// openData takes the directory: lock, version, credentials, pack.
+func (s *Server) openData(context.Context) error {
+	disk := fsys.OS
+	if err := disk.MkdirAll(s.cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	lock, err := disk.Lock(s.dir("LOCK"))
+	if err != nil {
+		return fmt.Errorf("data directory %s is in use: %w", s.cfg.Data, err)
+	}
+	s.lock = lock
+	s.onClose(func(context.Context) error { return lock.Close() })
+	if err := checkDataVersion(disk, s.dir("VERSION")); err != nil {
+		return err
+	}
+	for _, d := range []string{"staging", "spill", "lake", "log", "catalog", "statements"} {
+		if err := disk.MkdirAll(s.dir(d), 0o700); err != nil {
+			return fmt.Errorf("make %s: %w", d, err)
+		}
+	}
+	for _, d := range []string{"staging", "spill"} { // what a former process left
+		if err := emptyDir(s.dir(d)); err != nil {
+			return fmt.Errorf("clear %s: %w", d, err)
+		}
+	}
+	if s.credentials, err = auth.LoadOrCreate(disk, s.cfg.Data); err != nil {
+		return err
+	}
+	s.pack, err = loadPack(s.cfg.Pack)
+	return err
+}
+
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDataVersion refuses a directory of a newer program.
+func checkDataVersion(disk fsys.FS, name string) error {
+	b, err := fsys.ReadFile(disk, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fsys.WriteFileAtomic(disk, name, fmt.Appendf(nil, "tapehouse data %d\n", dataVersion), 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("read data version: %w", err)
+	}
+	text, ok := strings.CutPrefix(strings.TrimSpace(string(b)), "tapehouse data ")
+	v, err := strconv.Atoi(text)
+	if !ok || err != nil || v < 1 {
+		return fmt.Errorf("%s holds %q: this is not a Tapehouse data directory; choose another with --data", name, b)
+	}
+	if v > dataVersion {
+		return fmt.Errorf("the data directory has version %d, this program knows up to %d: run the newer program", v, dataVersion)
+	}
+	return nil
+}
+
+// openStorage opens log, lake and catalog.
+func (s *Server) openStorage(ctx context.Context) error {
+	var err error
+	if s.lake, err = lake.OpenLocal(fsys.OS, s.dir("lake")); err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	s.catalog, err = catalog.Open(ctx, catalog.Options{Dir: s.dir("catalog"), Warehouse: s.lake, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()),
+		Logger: s.logger, Registerer: s.metrics})
+	if err != nil {
+		return fmt.Errorf("open catalog: %w", err)
+	}
+	s.onClose(func(context.Context) error { return s.catalog.Close() })
+	s.log, err = wal.Open(ctx, fsys.OS, s.dir("log"), wal.Options{SegmentBytes: int64(s.cfg.Log.SegmentBytes),
+		Retention: time.Duration(s.cfg.Log.Retention), RetentionBytes: int64(s.cfg.Log.RetentionBytes), Logger: s.logger, Registerer: s.metrics})
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	s.onClose(func(context.Context) error { return s.log.Close() })
+	s.ledger, err = ledger.Open(fsys.OS, delivery.LedgerCheckpoint(s.cfg.Data), ledger.Options{WindowRecords: s.cfg.Ledger.WindowRecords})
+	return err
+}
+
+// openDelivery recovers the streams.
+func (s *Server) openDelivery(ctx context.Context) error {
+	d := s.cfg.Delivery
+	var err error
+	s.delivery, err = delivery.Open(ctx, delivery.Options{
+		FS: fsys.OS, Dir: s.cfg.Data, Log: s.log, Ledger: s.ledger, Documents: documents{s.catalog}, Errors: s.lake,
+		Destination: func(c delivery.Config) (delivery.Destination, error) {
+			return &delivery.Iceberg{Catalog: s.catalog, Lake: s.lake, FS: fsys.OS, Staging: s.dir("staging"),
+				Table: catalog.Name{Namespace: c.Namespace, Table: c.Table}, Stream: c.Name}, nil
+		},
+		Calendar: columnar.CalendarOf(s.pack.Calendar), Logger: s.logger, Registerer: s.metrics,
+		TailInterval: time.Duration(d.TailInterval), CheckpointInterval: time.Duration(d.CheckpointInterval),
+		QueueRows: d.QueueRows, LagRows: d.LagRows, PutWait: time.Duration(d.PutWait),
+	})
+	if err != nil {
+		return fmt.Errorf("open delivery: %w", err)
+	}
+	s.onClose(s.delivery.Close)
+	return nil
+}
+
+// openEngine starts DuckDB and the warehouse over it, and installs the pack.
+func (s *Server) openEngine(ctx context.Context) error {
+	threads := s.cfg.Engine.Threads
+	if threads == 0 {
+		threads = runtime.NumCPU()
+	}
+	var err error
+	s.engine, err = engine.Open(ctx, engine.Options{
+		Tables: tables{s.catalog}, Tail: s.delivery, TempDir: s.dir("spill"), TempSizeMaxBytes: int64(s.cfg.Engine.Spill),
+		MemoryLimitBytes: int64(s.cfg.Engine.Memory), Threads: threads,
+		AllowedDirs: []string{s.dir("lake"), s.dir("tail"), s.dir("staging")},
+		Logger:      s.logger, Registerer: s.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("open engine: %w", err)
+	}
+	s.onClose(func(context.Context) error { return s.engine.Close() })
+	if err := s.openViews(ctx); err != nil {
+		return err
+	}
+	s.warehouse = warehouse.New(warehouse.Options{Engine: s.engine, Catalog: s.catalog, Store: s.lake, Staging: s.dir("staging"),
+		Views: s.views, Logger: s.logger, Version: s.version, SearchPath: []string{s.pack.Namespace, "public"},
+		StatementTimeout: time.Duration(s.cfg.SQL.StatementTimeout)})
+	return s.installPack(ctx)
+}
+
+// openDoors opens the listeners.
+func (s *Server) openDoors(ctx context.Context) error {
+	var tlsConfig *tls.Config
+	if s.cfg.TLS.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(s.cfg.TLS.Cert, s.cfg.TLS.Key)
+		if err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+		tlsConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	listen := func(name, addr string) (net.Listener, error) {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, fmt.Errorf("listen.%s: %w; choose another address or port 0", name, err)
+		}
+		s.onClose(func(context.Context) error { _ = l.Close(); return nil })
+		return l, nil
+	}
+	awsListener, err := listen("aws", s.cfg.Listen.AWS)
+	if err != nil {
+		return err
+	}
+	sqlListener, err := listen("sql", s.cfg.Listen.SQL)
+	if err != nil {
+		return err
+	}
+	httpListener, err := listen("http", s.cfg.Listen.HTTP)
+	if err != nil {
+		return err
+	}
+	s.addresses = Addresses{AWS: awsListener.Addr().String(), SQL: sqlListener.Addr().String(), HTTP: httpListener.Addr().String(), PID: os.Getpid()}
+	if err := s.openAWS(awsListener, tlsConfig); err != nil {
+		return err
+	}
+	if err := s.openSQL(sqlListener, tlsConfig); err != nil {
+		return err
+	}
+	if err := s.openHTTP(httpListener, tlsConfig); err != nil {
+		return err
+	}
+	body, err := json.Marshal(s.addresses)
+	if err != nil {
+		return err
+	}
+	if err := fsys.WriteFileAtomic(fsys.OS, s.dir(AddressFile), append(body, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", AddressFile, err)
+	}
+	s.onClose(func(context.Context) error {
+		s.ready.Store(false)
+		_ = os.Remove(s.dir(AddressFile))
+		return nil
+	})
+	return nil
+}
+
+func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
+	mux, err := awsapi.NewMux(awsapi.Options{Verifier: auth.NewVerifier(s.credentials, nil), Logger: s.logger, Registerer: s.metrics,
+		InFlightBytesMax: int64(s.cfg.Delivery.InflightBytes)})
+	if err != nil {
+		return err
+	}
+	fh, err := firehose.New(firehose.Options{Streams: streams{s.delivery}, Region: s.cfg.Region, AccountID: accountID, Logger: s.logger, Registerer: s.metrics})
+	if err != nil {
+		return err
+	}
+	if err := mux.Register(fh.Service()); err != nil {
+		return err
+	}
+	s.aws = s.serveHTTP("aws", l, mux, tlsConfig)
+	return nil
+}
+
+// serveHTTP serves handler on l until the server closes.
+func (s *Server) serveHTTP(name string, l net.Listener, handler http.Handler, tlsConfig *tls.Config) *http.Server {
+	srv := &http.Server{Handler: handler, TLSConfig: tlsConfig, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug)}
+	s.serving.Go(func() {
+		var err error
+		if tlsConfig != nil {
+			err = srv.ServeTLS(l, "", "")
+		} else {
+			err = srv.Serve(l)
+		}
+		if !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("%s listener: %w", name, err)
+		}
+	})
+	s.onClose(func(ctx context.Context) error {
+		if err := srv.Shutdown(ctx); err != nil {
+			return errors.Join(fmt.Errorf("stop the %s listener: %w", name, err), srv.Close())
+		}
+		return nil
+	})
+	return srv
+}
+
+func (s *Server) openSQL(l net.Listener, tlsConfig *tls.Config) error {
+	users, err := newSCRAMUsers(s.credentials)
+	if err != nil {
+		return err
+	}
+	loop, err := loopback(s.cfg.Listen.SQL)
+	if err != nil {
+		return err
+	}
+	s.sql, err = pgwire.NewServer(pgwire.Options{Backend: backend{s.warehouse}, Credentials: users, Logger: s.logger, Registerer: s.metrics,
+		TLS: tlsConfig, RequireTLS: !loop, MaxConnections: s.cfg.SQL.Connections})
+	if err != nil {
+		return err
+	}
+	s.serving.Go(func() {
+		if err := s.sql.Serve(l); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.failed <- fmt.Errorf("sql listener: %w", err)
+		}
+	})
+	s.onClose(func(ctx context.Context) error { return s.sql.Shutdown(ctx) })
+	return nil
+}
+
+// Wait returns when a listener fails or ctx ends.
+func (s *Server) Wait(ctx context.Context) error {
+	select {
+	case err := <-s.failed:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// Close stops the server: no new work, then the last flush, then everything
+// below it.
+func (s *Server) Close(ctx context.Context) error {
+	s.closeOnce.Do(func() {
+		ctx, cancel := context.WithTimeout(ctx, stopWait)
+		defer cancel()
+		s.closeErr = s.takeDown(ctx)
+	})
+	return s.closeErr
+}
+
+func (s *Server) takeDown(ctx context.Context) error {
+	var errs []error
+	for i := len(s.closeSteps) - 1; i >= 0; i-- {
+		if err := s.closeSteps[i](ctx); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	s.closeSteps = nil
+	s.serving.Wait()
+	return errors.Join(errs...)
+}
