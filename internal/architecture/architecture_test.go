@@ -29,7 +29,7 @@ var layers = map[string]int{
 	"internal/firehose":  7, "internal/pgwire": 7, "internal/console": 7,
 	"internal/producer": 7, "internal/exchange": 7,
 	"internal/server":  8,
-	"internal/checker": 8, "internal/bench": 9, "internal/demo": 9,
+	"internal/checker": 8, "internal/benchmark": 9, "internal/demo": 9,
 	"cmd/tapehouse":         10,
 	"internal/architecture": 11,
 }

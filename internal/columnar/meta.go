@@ -289,10 +289,10 @@ func truncateUp(s []byte, n int) []byte {
 		if r == utf8.RuneError && size == 1 {
 			return nil // no UTF-8: no order of characters to raise it in
 		}
-		switch {
-		case r == utf8.MaxRune:
+		switch r {
+		case utf8.MaxRune:
 			continue
-		case r == 0xD7FF: // surrogates are no characters
+		case 0xD7FF: // surrogates are no characters
 			r = 0xE000
 		default:
 			r++

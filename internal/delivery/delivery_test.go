@@ -117,7 +117,7 @@ func TestUnknownCommitOutcomes(t *testing.T) {
 	for seed := range uint64(30) {
 		r := rng(seed)
 		h := start(t, nil)
-		h.w.outcomes = func() outcome { return outcome(r.IntN(3)) }
+		h.w.decide(func() outcome { return outcome(r.IntN(3)) })
 		want := map[int64]int64{}
 		for i := range int64(6) {
 			if _, err := h.put(doc(i, int(i)), fmt.Sprintf("bad %d", i)); err != nil {
@@ -173,7 +173,7 @@ var errCrashed = errors.New("crashed")
 func crashAt(t *testing.T, n int, seed uint64) (finished bool, err error) {
 	mem, w := fsys.NewMem(), newWorld()
 	r := rng(seed*1000 + uint64(n))
-	w.outcomes = func() outcome { return outcome(r.IntN(3)) }
+	w.decide(func() outcome { return outcome(r.IntN(3)) })
 	var mu sync.Mutex
 	ops, crashed := 0, false
 	mem.SetHook(func(string, string, int) error {
@@ -241,7 +241,7 @@ func crashAt(t *testing.T, n int, seed uint64) (finished bool, err error) {
 		return finished, fmt.Errorf("reopen: %w", err)
 	}
 	defer h2.abandon()
-	w.outcomes = func() outcome { return commitDone }
+	w.decide(func() outcome { return commitDone })
 	if len(h2.m.Streams()) == 0 {
 		if len(acked) > 0 {
 			return finished, errors.New("the stream is gone")

@@ -69,6 +69,13 @@ func newWorld() *world {
 	return &world{through: record.Vector{}, docs: map[string]map[string]json.RawMessage{}, outcomes: func() outcome { return commitDone }}
 }
 
+// decide sets what becomes of the commits from now on.
+func (w *world) decide(f func() outcome) {
+	w.mu.Lock()
+	w.outcomes = f
+	w.mu.Unlock()
+}
+
 func (w *world) List(_ context.Context, kind string) (map[string]json.RawMessage, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -165,8 +165,7 @@ func (s *Stream) deliver(p *plan) flushResult {
 		switch {
 		case serr != nil:
 			return flushResult{p, errors.Join(err, serr), false}
-		case st.Through == p.To:
-			err = nil
+		case st.Through == p.To: // done after all
 		case st.Through != p.From:
 			return flushResult{p, fmt.Errorf("%w: %s.%s contains records up to offset %d, this server delivered %d to %d", ErrSuperseded, s.cfg.Namespace, s.cfg.Table, st.Through, p.From, p.To), false}
 		default:

@@ -160,8 +160,8 @@ func newDivision(name string, left, right, result bindings.LogicalType, i divisi
 	info := (*C.tapehouse_division)(C.malloc(C.size_t(unsafe.Sizeof(C.tapehouse_division{}))))
 	info.kind, info.exponent = C.int32_t(i.kind), C.int32_t(i.exponent)
 	info.left, info.right, info.result = C.int32_t(i.left), C.int32_t(i.right), C.int32_t(i.result)
-	bindings.ScalarFunctionSetExtraInfo(f, unsafe.Pointer(info), unsafe.Pointer(C.free))
-	bindings.ScalarFunctionSetFunction(f, unsafe.Pointer(C.tapehouse_divide))
+	bindings.ScalarFunctionSetExtraInfo(f, unsafe.Pointer(info), C.free)
+	bindings.ScalarFunctionSetFunction(f, C.tapehouse_divide)
 	return f
 }
 

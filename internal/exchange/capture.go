@@ -160,7 +160,7 @@ func (p *player) next(dst []byte, read func() error) ([]byte, Record, error) {
 			return dst, Record{}, io.EOF
 		}
 		err := read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			p.ended = true
 			feeds := []*feed{p.ordersIn, p.legsIn}
 			if p.deskIn != nil {
@@ -268,7 +268,7 @@ func (p *player) bust(at, match int64) {
 // unpack returns the capture's bytes, whether or not r is gzip.
 func unpack(r io.Reader) (*bufio.Reader, error) {
 	b := bufio.NewReaderSize(r, 1<<16)
-	if magic, err := b.Peek(2); err != nil || magic[0] != 0x1f || magic[1] != 0x8b {
+	if magic, _ := b.Peek(2); len(magic) < 2 || magic[0] != 0x1f || magic[1] != 0x8b {
 		return b, nil // too short for gzip, or plain: the decoder will say
 	}
 	z, err := gzip.NewReader(b)

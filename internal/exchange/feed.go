@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -160,7 +161,7 @@ func WriteNDJSON(w io.Writer, p Player, each func(Record, []byte)) (records int6
 	buf := make([]byte, 0, 1024)
 	for {
 		doc, rec, err := p.Next(buf[:0])
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return records, nil
 		}
 		if err != nil {

@@ -173,7 +173,7 @@ func TestEveryDecisionHasAnAnswer(t *testing.T) {
 // sink acknowledges everything and keeps nothing: the handler alone.
 type sink struct{ Streams }
 
-type sinkResult struct{ n int }
+type sinkResult struct{}
 
 var sinkID = []byte(record.ID{}.String())
 

@@ -215,7 +215,7 @@ func TestCrashIsRandomAndRepeatable(t *testing.T) {
 		must(t, err)
 		return string(b)
 	}
-	if read(2) != read(2) || read(2) == read(3) || !strings.Contains(read(2), "a") || !strings.Contains(read(2), "b") {
+	if two := read(2); two != read(2) || two == read(3) || !strings.Contains(read(2), "a") || !strings.Contains(read(2), "b") {
 		t.Fatal("seeds 2 and 3 must be repeatable mixtures")
 	}
 }

@@ -224,7 +224,7 @@ func (m *Mem) parent(op, name string) (*memDir, string, error) {
 // OpenFile implements FS.
 func (m *Mem) OpenFile(name string, flag int, _ fs.FileMode) (File, error) {
 	m.mu.Lock()
-	node, err := m.lookup(OpOpen, name)
+	_, err := m.lookup(OpOpen, name)
 	m.mu.Unlock()
 	creates := err != nil && flag&os.O_CREATE != 0
 	if creates || (err == nil && flag&os.O_TRUNC != 0) {
@@ -235,7 +235,7 @@ func (m *Mem) OpenFile(name string, flag int, _ fs.FileMode) (File, error) {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	node, err = m.lookup(OpOpen, name)
+	node, err := m.lookup(OpOpen, name)
 	switch {
 	case err == nil && flag&(os.O_CREATE|os.O_EXCL) == os.O_CREATE|os.O_EXCL:
 		return nil, &fs.PathError{Op: OpOpen, Path: name, Err: fs.ErrExist}

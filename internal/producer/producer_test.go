@@ -29,7 +29,6 @@ type service struct {
 	mu       sync.Mutex
 	docs     map[string][]string
 	requests int
-	targets  []string
 	// fault is asked before each put, with its number from 0. It may answer by
 	// itself (true), and name the documents to fail.
 	fault func(n int, w http.ResponseWriter) bool

@@ -193,7 +193,7 @@ func (s streams) Put(ctx context.Context, name record.StreamName, p *firehose.Pu
 // no record ever fails by itself.
 type putResult struct{ *delivery.Receipt }
 
-func (putResult) Failed() int                         { return 0 }
+func (putResult) Failed() int                        { return 0 }
 func (putResult) Failure(int) (code, message string) { return "", "" }
 
 // backend gives the PostgreSQL wire protocol the warehouse's sessions.
@@ -275,10 +275,12 @@ func (s session) CopyIn(ctx context.Context, st *pgwire.Statement, rows pgwire.R
 	return tag, sqlError(err)
 }
 
-func (s session) SyncPoint(ctx context.Context, ok bool) error { return sqlError(s.s.SyncPoint(ctx, ok)) }
-func (s session) Status() byte                                 { return s.s.Status() }
-func (s session) Parameters() map[string]string                { return s.s.Parameters() }
-func (s session) Close() error                                 { return s.s.Close() }
+func (s session) SyncPoint(ctx context.Context, ok bool) error {
+	return sqlError(s.s.SyncPoint(ctx, ok))
+}
+func (s session) Status() byte                  { return s.s.Status() }
+func (s session) Parameters() map[string]string { return s.s.Parameters() }
+func (s session) Close() error                  { return s.s.Close() }
 
 func (s session) TakeNotices() []pgwire.Notice {
 	in := s.s.TakeNotices()

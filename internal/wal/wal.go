@@ -32,6 +32,7 @@ package wal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -297,7 +298,7 @@ func (l *Log) Enqueue(k record.Key, e Entry) (Ticket, error) {
 // admit says whether a frame may join the queue. REQUIRES: mu.
 func (l *Log) admit(bytes int64) error {
 	if l.refusal != nil {
-		if l.refusal != ErrClosed && l.poison == nil {
+		if !errors.Is(l.refusal, ErrClosed) && l.poison == nil {
 			l.met.refused.WithLabelValues("disk").Inc()
 		}
 		return l.refusal

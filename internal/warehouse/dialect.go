@@ -311,7 +311,7 @@ func (d *dialect) listagg(i int) (int, error) {
 		return 0, nil
 	}
 	end := d.match[i+1]
-	d.add(d.in[i], tokenIdent, "string_agg")
+	d.add(d.in[i], tokenIdent, "listagg")
 	d.out = append(d.out, d.in[i+1])
 	delimited := false
 	for j := i + 2; j < end; j++ {

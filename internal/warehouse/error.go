@@ -37,7 +37,6 @@ const (
 	codeDivisionByZero         = "22012"
 	codeInvalidText            = "22P02"
 	codeInvalidParameter       = "22023"
-	codeBadCopyFormat          = "22P04"
 	codeInvalidDatetime        = "22007"
 	codeNotNullViolation       = "23502"
 	codeActiveTransaction      = "25001"
@@ -74,7 +73,6 @@ const (
 	codeAdminShutdown          = "57P01"
 	codeIO                     = "58030"
 	codeInternal               = "XX000"
-	codeDataCorrupted          = "XX001"
 )
 
 func errorf(code, format string, args ...any) *Error {
@@ -128,5 +126,6 @@ func asError(err error, sql string) *Error {
 			return e.because(err)
 		}
 	}
-	return errorf(codeInternal, "%s", err.Error()).because(err)
+	// What no table knows may name files and internals: the log has it.
+	return errorf(codeInternal, "internal error").hint("the server's log says more").because(err)
 }

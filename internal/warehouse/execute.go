@@ -330,7 +330,7 @@ func (s *Session) query(ctx context.Context, st *Statement, tokens []token, args
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.engine.Query(ctx, engine.Query{SQL: p.text, Args: args, Pin: pin, Exact: true})
+	rows, err := s.engine.Query(ctx, engine.Query{SQL: p.text, Args: p.args(args), Pin: pin, Exact: true})
 	if err != nil {
 		release()
 		return nil, err

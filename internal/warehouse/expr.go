@@ -239,8 +239,8 @@ func innerName(n node) string {
 			return "count"
 		case name == "date_part":
 			return "extract"
-		case name == "string_agg":
-			return "listagg"
+		case name == "trim":
+			return "btrim"
 		case name == "regexp_full_match" || name == "like_escape" || name == "not_like_escape" || name == "ilike_escape":
 			return ""
 		case name == "list_value" || name == "row" || name == "struct_pack":
@@ -248,11 +248,14 @@ func innerName(n node) string {
 		}
 		return name
 	case "CAST":
+		if text, ok := constantText(child(n, "child")); ok && (text == "t" || text == "f") && location(n) < 0 && str(child(n, "cast_type"), "id") == "BOOLEAN" {
+			return "" // TRUE or FALSE
+		}
 		if name := innerName(child(n, "child")); name != "" {
 			return name
 		}
 		t, name, _ := typeOfTree(child(n, "cast_type"))
-		if pg, ok := pgTypes[t.kind]; ok && (name == "" || t.kind != kindText) {
+		if pg, ok := pgTypes[t.kind]; ok && (name == "" || t.kind != kindText || name == "varchar") {
 			return pg.name
 		}
 		return name
@@ -262,9 +265,7 @@ func innerName(n node) string {
 		}
 		return "case"
 	case "OPERATOR":
-		if str(n, "type") == "OPERATOR_COALESCE" {
-			return "coalesce"
-		}
+		return map[string]string{"OPERATOR_COALESCE": "coalesce", "GROUPING_FUNCTION": "grouping", "ARRAY_CONSTRUCTOR": "array"}[str(n, "type")]
 	case "SUBQUERY":
 		switch str(n, "subquery_type") {
 		case "EXISTS":

@@ -92,7 +92,7 @@ func init() {
 var resultKinds = func() map[string]kind {
 	m := map[string]kind{}
 	for k, names := range map[kind]string{
-		kindText: `lower upper initcap trim ltrim rtrim btrim lpad rpad left right substring substr replace repeat reverse translate concat concat_ws md5 chr
+		kindText: `lower upper trim ltrim rtrim btrim lpad rpad left right substring substr replace repeat reverse translate concat concat_ws md5 chr
 			split_part regexp_replace regexp_extract string_agg to_hex format strftime monthname dayname sha256 sha1 json_extract_string json_extract_path_text quote_ident
 			array_to_string pg_size_pretty`,
 		kindBigint: `count count_star row_number rank dense_rank ntile rank_dense regr_count epoch_ms epoch_us epoch_ns approx_count_distinct`,

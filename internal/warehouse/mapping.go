@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/engine"
@@ -12,7 +13,7 @@ import (
 
 // mappings turn the errors of the layers below into SQLSTATEs; the first that
 // answers wins.
-var mappings = []func(err error, sql string) *Error{mapDenied, mapEngine, mapCatalog}
+var mappings = []func(err error, sql string) *Error{mapDenied, mapEngine, mapCatalog, mapFiles}
 
 func mapDenied(err error, sql string) *Error {
 	var d *engine.DeniedError
@@ -154,6 +155,13 @@ func mapCatalog(err error, _ string) *Error {
 		return errorf("72000", "%s", err.Error()).hint("the snapshot has expired; query the current state or a tag")
 	case errors.Is(err, catalog.ErrClosed):
 		return errorf(codeAdminShutdown, "the server is shutting down")
+	}
+	return nil
+}
+
+func mapFiles(err error, _ string) *Error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return errorf(codeDiskFull, "the disk is full").hint("free space in the data directory; nothing of the statement was kept")
 	}
 	return nil
 }

@@ -82,18 +82,6 @@ func fromEngine(t engine.Type) sqlType {
 	return sqlType{kind: engineKinds[t.Kind]}
 }
 
-var toEngineKinds = map[kind]engine.TypeKind{kindBool: engine.Boolean, kindTinyint: engine.SmallInt, kindSmallint: engine.SmallInt, kindInt: engine.Integer,
-	kindBigint: engine.BigInt, kindReal: engine.Real, kindDouble: engine.Double, kindText: engine.Varchar, kindBytes: engine.Blob, kindDate: engine.DateType,
-	kindTime: engine.TimeType, kindTimestamp: engine.TimestampType, kindTimestampTZ: engine.TimestampTZType, kindInterval: engine.IntervalType,
-	kindUUID: engine.Varchar, kindJSON: engine.Varchar}
-
-func toEngine(t sqlType) engine.Type {
-	if t.kind == kindDecimal {
-		return engine.Type{Kind: engine.Numeric, Precision: t.precision, Scale: t.scale}
-	}
-	return engine.Type{Kind: toEngineKinds[t.kind]}
-}
-
 // fromRecord is the type of a managed table's column.
 func fromRecord(t record.Type) sqlType {
 	switch t.Kind {

@@ -18,7 +18,16 @@ type plan struct {
 	views   []*relation
 	params  []parameter
 	columns []relColumn
-	mutable bool // it holds the time of its statement
+	mutable bool  // it holds the time of its statement
+	system  []any // values of the parameters behind the client's: the system relations
+}
+
+// args are the client's values with the plan's own.
+func (p *plan) args(values []any) []any {
+	if len(p.system) == 0 {
+		return values
+	}
+	return append(append([]any{}, values...), p.system...)
 }
 
 // plan rewrites a query. params are the types that the client declared.
@@ -57,16 +66,17 @@ func (s *Session) plan(ctx context.Context, sql string, tokens []token, params [
 	if err != nil {
 		return nil, err
 	}
+	var system []any
 	if len(r.system) > 0 {
 		state, err := s.state(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if text, err = withSystem(ctx, text, r.system, state); err != nil {
+		if text, system, err = withSystem(ctx, text, r.system, state, len(r.params)+1); err != nil {
 			return nil, err
 		}
 	}
-	p := &plan{text: text, tables: r.tables, params: r.params, columns: columns, views: r.views, mutable: r.mutable}
+	p := &plan{system: system, text: text, tables: r.tables, params: r.params, columns: columns, views: r.views, mutable: r.mutable}
 	if len(r.views) > 0 {
 		p.text, p.tables = withViews(text, r.views, r.tables)
 	}
@@ -89,14 +99,7 @@ func withViews(text string, views []*relation, tables []catalog.Name) (string, [
 			}
 		}
 	}
-	head := strings.Join(parts, ", ")
-	if rest, ok := strings.CutPrefix(text, "WITH RECURSIVE "); ok {
-		return "WITH RECURSIVE " + head + ", " + rest, tables
-	}
-	if rest, ok := strings.CutPrefix(text, "WITH "); ok {
-		return "WITH " + head + ", " + rest, tables
-	}
-	return "WITH " + head + " " + text, tables
+	return inFront(parts, text), tables
 }
 
 // parserError is what DuckDB's parser says, at the client's position.
@@ -149,7 +152,7 @@ func (s *Session) describeProbe(ctx context.Context, r *rewriter, sql string) (s
 		if err != nil {
 			return sqlType{}, err
 		}
-		if p.text, err = withSystem(ctx, p.text, r.system, state); err != nil {
+		if p.text, _, err = withSystem(ctx, p.text, r.system, state, parametersMax); err != nil {
 			return sqlType{}, err
 		}
 	}

@@ -283,7 +283,11 @@ func (s *Session) fail(err error, sql string) error {
 	if s.tx != nil && s.tx.explicit {
 		s.tx.failed = true
 	}
-	return asError(err, sql)
+	e := asError(err, sql)
+	if e.Code == codeInternal {
+		s.w.o.Logger.Error("statement failed", "user", s.o.User, "error", err)
+	}
+	return e
 }
 
 // guard refuses what a failed transaction may not do.

@@ -239,7 +239,9 @@ func TestCopy(t *testing.T) {
 		}
 		return tag, err
 	}
-	dec := func(u int64, scale int32) engine.Decimal { return engine.Decimal{Unscaled: big.NewInt(u), Scale: scale} }
+	dec := func(u int64, scale int32) engine.Decimal {
+		return engine.Decimal{Unscaled: big.NewInt(u), Scale: scale}
+	}
 	tag, err := copyIn("COPY t FROM STDIN", rowsOf{
 		{int32(1), dec(10001, 4), engine.TimestampTZ(1_767_225_600_000_001), engine.Date(20454), "a\"\\\n'é", []byte{0, 255}, true, dec(1, 2)},
 		{int32(2), nil, nil, nil, nil, nil, nil, nil},
@@ -285,8 +287,11 @@ type fakeViews struct {
 	released int
 }
 
-func (f *fakeViews) Create(_ context.Context, d ViewDefinition) error { f.views[d.Name] = d; return nil }
-func (f *fakeViews) Drop(_ context.Context, n catalog.Name) error     { delete(f.views, n); return nil }
+func (f *fakeViews) Create(_ context.Context, d ViewDefinition) error {
+	f.views[d.Name] = d
+	return nil
+}
+func (f *fakeViews) Drop(_ context.Context, n catalog.Name) error { delete(f.views, n); return nil }
 func (f *fakeViews) Refresh(_ context.Context, n catalog.Name) (string, error) {
 	return "Materialized view " + n.Table + " was incrementally updated successfully.", nil
 }
@@ -347,6 +352,28 @@ func TestViews(t *testing.T) {
 	mustRun(t, s, "DROP MATERIALIZED VIEW v")
 	if _, err := run(s, "SELECT * FROM v"); code(err) != "42P01" {
 		t.Error(err)
+	}
+}
+
+// TestLargeCatalog reads a catalog whose description is longer than a statement
+// may be.
+func TestLargeCatalog(t *testing.T) {
+	h := newHouse(t)
+	s := h.session(t)
+	columns := make([]string, 200)
+	for i := range columns {
+		columns[i] = fmt.Sprintf("a_column_with_quite_a_long_name_%d numeric(18,4)", i)
+	}
+	for i := range 20 {
+		mustRun(t, s, fmt.Sprintf("CREATE TABLE t%d (%s)", i, strings.Join(columns, ", ")))
+	}
+	out := mustRun(t, s, "SELECT count(*), count(DISTINCT attrelid) FROM pg_attribute WHERE atttypid = $1", int64(1700))
+	if fmt.Sprint(out.rows) != "[[4000 20]]" {
+		t.Error(out.rows)
+	}
+	mustRun(t, s, "CREATE TABLE names AS SELECT table_name, count(*) AS n FROM information_schema.columns WHERE table_name LIKE 't%' GROUP BY 1")
+	if out := mustRun(t, s, "SELECT count(*), sum(n) FROM names"); fmt.Sprint(out.rows) != "[[20 4000]]" {
+		t.Error(out.rows)
 	}
 }
 

@@ -107,7 +107,7 @@ func fixedBool(b bool) systemFunction {
 var systemFunctions map[string]systemFunction
 
 func init() {
-	big, boolean := sqlType{kind: kindBigint}, sqlType{kind: kindBool}
+	big := sqlType{kind: kindBigint}
 	systemFunctions = map[string]systemFunction{
 		"version":             fixed(func(r *rewriter) node { return stringConstant(r.env.version) }, textType),
 		"current_database":    fixed(func(r *rewriter) node { return stringConstant(r.env.database) }, textType),
@@ -155,7 +155,6 @@ func init() {
 		"pg_get_keywords":     fixedNull(textType),
 		"pg_char_to_encoding": fixed(func(*rewriter) node { return intConstant(6) }, big),
 	}
-	_ = boolean
 }
 
 // ownerName owns everything: managed tables belong to the installation, and

@@ -13,8 +13,9 @@ import (
 )
 
 // The system catalog is made from the tables' catalog for each statement that
-// asks: each relation is a common table expression over one JSON text, which
-// costs the parser one literal however many rows it has.
+// asks: each relation is a common table expression over one JSON text, which is
+// a parameter of the statement, so that a large catalog costs the parser
+// nothing.
 
 // relationOID is a relation's stable identity for clients: from its name, in
 // the range of OIDs that PostgreSQL gives to users' objects. Two names collide
@@ -191,14 +192,14 @@ func systemLookup(schema, name string) *relation {
 	return nil
 }
 
-// systemCTE writes a system relation as a common table expression.
-func systemCTE(ctx context.Context, rel *relation, c *catalogState) (string, error) {
+// systemCTE writes a system relation as a common table expression over the
+// parameter of that number, and answers the parameter's value.
+func systemCTE(ctx context.Context, rel *relation, c *catalogState, number int) (sql, value string, err error) {
 	d := systemRelations[rel.schema+"."+rel.name]
 	var rows [][]any
 	if d.rows != nil {
-		var err error
 		if rows, err = d.rows(ctx, c); err != nil {
-			return "", err
+			return "", "", err
 		}
 	}
 	var shape, data strings.Builder
@@ -217,7 +218,7 @@ func systemCTE(ctx context.Context, rel *relation, c *catalogState) (string, err
 	data.WriteByte('[')
 	for i, row := range rows {
 		if len(row) != len(rel.columns) {
-			return "", errorf(codeInternal, "system relation %s.%s: a row of %d values for %d columns", rel.schema, rel.name, len(row), len(rel.columns))
+			return "", "", errorf(codeInternal, "system relation %s.%s: a row of %d values for %d columns", rel.schema, rel.name, len(row), len(rel.columns))
 		}
 		if i > 0 {
 			data.WriteByte(',')
@@ -230,7 +231,7 @@ func systemCTE(ctx context.Context, rel *relation, c *catalogState) (string, err
 			}
 			b, err := json.Marshal(v)
 			if err != nil {
-				return "", err
+				return "", "", err
 			}
 			if !first {
 				data.WriteByte(',')
@@ -241,30 +242,37 @@ func systemCTE(ctx context.Context, rel *relation, c *catalogState) (string, err
 		data.WriteByte('}')
 	}
 	data.WriteByte(']')
-	return quoteIdent(systemName(rel)) + " AS (SELECT unnest(from_json(" + quoteLiteral(data.String()) + ", " + quoteLiteral(shape.String()) + "), max_depth := 2))", nil
+	sql = fmt.Sprintf("%s AS (SELECT unnest(from_json(CAST($%d AS VARCHAR), %s), max_depth := 2))", quoteIdent(systemName(rel)), number, quoteLiteral(shape.String()))
+	return sql, data.String(), nil
 }
 
-// withSystem puts the system relations that a query uses in front of it.
-func withSystem(ctx context.Context, sql string, used map[string]*relation, c *catalogState) (string, error) {
+// withSystem puts the system relations that a query uses in front of it. Their
+// rows are parameters from number on.
+func withSystem(ctx context.Context, sql string, used map[string]*relation, c *catalogState, number int) (string, []any, error) {
 	names := make([]string, 0, len(used))
 	for n := range used {
 		names = append(names, n)
 	}
 	sort.Strings(names)
 	parts := make([]string, len(names))
+	values := make([]any, len(names))
 	for i, n := range names {
-		cte, err := systemCTE(ctx, used[n], c)
+		cte, value, err := systemCTE(ctx, used[n], c, number+i)
 		if err != nil {
-			return "", err
+			return "", nil, err
 		}
-		parts[i] = cte
+		parts[i], values[i] = cte, value
 	}
+	return inFront(parts, sql), values, nil
+}
+
+// inFront adds common table expressions to a query that may have some.
+func inFront(parts []string, sql string) string {
 	head := strings.Join(parts, ", ")
-	if rest, ok := strings.CutPrefix(sql, "WITH RECURSIVE "); ok {
-		return "WITH RECURSIVE " + head + ", " + rest, nil
+	for _, with := range []string{"WITH RECURSIVE ", "WITH "} {
+		if rest, ok := strings.CutPrefix(sql, with); ok {
+			return with + head + ", " + rest
+		}
 	}
-	if rest, ok := strings.CutPrefix(sql, "WITH "); ok {
-		return "WITH " + head + ", " + rest, nil
-	}
-	return "WITH " + head + " " + sql, nil
+	return "WITH " + head + " " + sql
 }

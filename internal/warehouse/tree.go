@@ -163,12 +163,6 @@ func operatorNode(kind string, children ...node) node {
 	return n
 }
 
-func conjunction(kind string, children ...node) node {
-	n := operatorNode(kind, children...)
-	n["class"] = "CONJUNCTION"
-	return n
-}
-
 // caseNode is CASE WHEN w1 THEN t1 … ELSE e END.
 func caseNode(otherwise node, whenThen ...node) node {
 	n := expression("CASE", "CASE_EXPR")
@@ -177,16 +171,6 @@ func caseNode(otherwise node, whenThen ...node) node {
 		checks = append(checks, node{"when_expr": bare(whenThen[i]), "then_expr": bare(whenThen[i+1])})
 	}
 	n["case_checks"], n["else_expr"] = checks, bare(otherwise)
-	return n
-}
-
-func columnRef(names ...string) node {
-	n := expression("COLUMN_REF", "COLUMN_REF")
-	l := make([]any, len(names))
-	for i := range names {
-		l[i] = names[i]
-	}
-	n["column_names"] = l
 	return n
 }
 

@@ -266,7 +266,7 @@ func (s *Session) write(ctx context.Context, st *Statement, name catalog.Name, c
 		return 0, err
 	}
 	defer release()
-	return s.stage(ctx, t, engine.Query{SQL: p.text, Args: args, Pin: pin, Exact: true})
+	return s.stage(ctx, t, engine.Query{SQL: p.text, Args: p.args(args), Pin: pin, Exact: true})
 }
 
 // stage writes a query's rows to data files of a table and leaves them with

@@ -1,0 +1,175 @@
+// Package benchmark measures what docs/BENCHMARKS.md promises: ingestion over
+// the real front door, conversion against DuckDB, freshness, views and the log.
+//
+// A benchmark prints what it measured, run by run, and the median run. It
+// fails if what it measured was wrong: a number of a server that loses records
+// is no number. Nothing here is a timed test; the figures depend on the
+// machine, which every report names.
+//
+// What is held fixed: seeds, record shape (record.go), 500 records a put, and
+// the server's shipped defaults. What the clients cost is reported beside the
+// server's figures, because both share the machine's cores.
+package benchmark
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrUnknown is returned by Run for a name that Commands does not list.
+var ErrUnknown = errors.New("no such benchmark")
+
+// Options say how much to measure. Zero values choose each benchmark's default.
+type Options struct {
+	Seconds     int // how long to load, a run; ingest 30, freshness 30, log 5
+	Runs        int // runs, of which the median counts; 3
+	Connections int // producers with one put outstanding each; 16
+	Rate        int // records/s in all; 0: as fast as possible (freshness: 100,000)
+	Records     int // convert: records of the file (1,000,000); view: base rows (10,000,000)
+	Threads     int // convert: threads; one a core
+	// Dir is where data directories are made, and removed; it should be on the
+	// disk to be measured. "" is the system's temporary directory.
+	Dir string
+	// Server is the command that starts a server, `tapehouse serve`, to which
+	// --data and the addresses are added. nil: the server runs in this process,
+	// and its CPU cannot be told from the clients'.
+	Server []string
+	// CPUProfile names a file for the server's CPU profile of the last run.
+	CPUProfile string
+	JSON       bool // the last line printed is the report as JSON
+}
+
+// ProfileEnv is the environment variable by which a server process learns
+// where to write its CPU profile: see StartProfile.
+const ProfileEnv = "TAPEHOUSE_CPU_PROFILE"
+
+// Command is one benchmark.
+type Command struct {
+	Name    string
+	Summary string
+	run     func(context.Context, Options, *reporter) (any, error)
+}
+
+// Commands lists the benchmarks.
+func Commands() []Command {
+	return []Command{
+		{"ingest", "records/s through HTTP, SigV4, fsync, ledger, Parquet and commit, with a view and SQL queries", ingest},
+		{"convert", "JSON to Parquet against DuckDB's COPY (read_json)", convert},
+		{"freshness", "time from the acknowledgement to the answer of a SQL query, at 100,000 records/s", freshness},
+		{"view", "refresh of a materialized view after 1 % more rows, against its query", viewRefresh},
+		{"log", "the log alone: 300-byte messages, every one fsynced", logAlone},
+	}
+}
+
+// Run runs one benchmark, or "all", and prints its report to out.
+func Run(ctx context.Context, name string, o Options, out io.Writer) error {
+	m := thisMachine()
+	ran := false
+	for _, c := range Commands() {
+		if name != c.Name && name != "all" {
+			continue
+		}
+		ran = true
+		r := &reporter{out: out}
+		r.printf("%s: %s\n%s\n", c.Name, c.Summary, m)
+		result, err := c.run(ctx, o, r)
+		if err != nil {
+			return fmt.Errorf("bench %s: %w", c.Name, err)
+		}
+		if o.JSON {
+			line, err := json.Marshal(struct {
+				Benchmark string  `json:"benchmark"`
+				Machine   machine `json:"machine"`
+				Result    any     `json:"result"`
+			}{c.Name, m, result})
+			if err != nil {
+				return err
+			}
+			r.printf("%s\n", line)
+		}
+		if r.err != nil {
+			return fmt.Errorf("bench %s: write the report: %w", c.Name, r.err)
+		}
+	}
+	if !ran {
+		return fmt.Errorf("%w: %q", ErrUnknown, name)
+	}
+	return nil
+}
+
+// reporter prints lines and remembers the first error.
+type reporter struct {
+	out io.Writer
+	err error
+}
+
+func (r *reporter) printf(format string, args ...any) {
+	if r.err == nil {
+		_, r.err = fmt.Fprintf(r.out, format, args...)
+	}
+}
+
+// medianBy returns the middle one of runs in the order of figure; of an even
+// number the lower one.
+func medianBy[T any](runs []T, figure func(T) float64) T {
+	sorted := slices.Clone(runs)
+	slices.SortFunc(sorted, func(a, b T) int {
+		switch x, y := figure(a), figure(b); {
+		case x < y:
+			return -1
+		case x > y:
+			return 1
+		}
+		return 0
+	})
+	return sorted[(len(sorted)-1)/2]
+}
+
+// quantiles of durations, in milliseconds.
+type quantiles struct {
+	P50 float64 `json:"p50_ms"`
+	P99 float64 `json:"p99_ms"`
+	Max float64 `json:"max_ms"`
+	N   int     `json:"samples"`
+}
+
+func quantilesOf(d []time.Duration) quantiles {
+	if len(d) == 0 {
+		return quantiles{}
+	}
+	slices.Sort(d)
+	at := func(p float64) float64 { return ms(d[min(len(d)-1, int(p*float64(len(d))))]) }
+	return quantiles{P50: at(0.50), P99: at(0.99), Max: ms(d[len(d)-1]), N: len(d)}
+}
+
+func (q quantiles) String() string {
+	return fmt.Sprintf("p50 %.1f ms, p99 %.1f ms, max %.1f ms", q.P50, q.P99, q.Max)
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// grouped writes an integer with commas.
+func grouped[T int | int64 | float64](v T) string {
+	s := fmt.Sprintf("%.0f", float64(v))
+	var b strings.Builder
+	for i, c := range s {
+		if i > 0 && (len(s)-i)%3 == 0 && s[i-1] != '-' {
+			b.WriteByte(',')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+func orDefault(v, def int) int {
+	if v > 0 {
+		return v
+	}
+	return def
+}

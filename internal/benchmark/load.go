@@ -1,0 +1,282 @@
+package benchmark
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/tapehouse/tapehouse/internal/producer"
+)
+
+const (
+	seed = 20261123
+	// probeEvery is how often a SQL query looks for a record that was just
+	// acknowledged.
+	probeEvery = 100 * time.Millisecond
+)
+
+// load is what producers do to a server.
+type load struct {
+	connections int
+	rate        int           // records/s in all; 0: as fast as possible
+	length      time.Duration // of the load
+	probes      bool
+}
+
+// loaded is what they saw.
+type loaded struct {
+	sources []*source
+	records int64
+	bytes   int64 // of JSON
+	wall    time.Duration
+	acks    []time.Duration
+	fresh   []time.Duration
+	retried int64
+}
+
+// lane is one producer: one source, one connection, one put outstanding.
+type lane struct {
+	source       *source
+	docs         [][]byte
+	acks         []time.Duration
+	bytes        int64
+	acknowledged atomic.Int64 // sequence number of the last record
+	_            [64]byte     // the next lane's counter is on another cache line
+}
+
+// run puts load on the server and waits until all of it is acknowledged.
+func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
+	client, err := s.producer(l.connections)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	m := newMarket(seed)
+	lanes := make([]*lane, l.connections)
+	for i := range lanes {
+		lanes[i] = &lane{source: newSource(m, i, seed), docs: make([][]byte, batchSize), acks: make([]time.Duration, 0, 1<<14)}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	out := &loaded{}
+	began := time.Now()
+	var probing, putting sync.WaitGroup
+	stop := make(chan struct{})
+	if l.probes {
+		conn, err := s.sql(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to lose
+		probing.Go(func() {
+			if out.fresh, err = probe(ctx, conn, lanes, stop); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	for i, ln := range lanes {
+		putting.Go(func() {
+			if err := ln.put(ctx, client, l, i, began); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	putting.Wait()
+	out.wall = time.Since(began)
+	close(stop)
+	probing.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	for _, ln := range lanes {
+		out.sources = append(out.sources, ln.source)
+		out.records += ln.source.seq
+		out.bytes += ln.bytes
+		out.acks = append(out.acks, ln.acks...)
+	}
+	_, out.retried = client.Requests()
+	return out, nil
+}
+
+// put sends batches until the time is over.
+func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number int, began time.Time) error {
+	arena := make([]byte, 0, batchSize*400)
+	var every time.Duration // between this lane's puts
+	next := began
+	if l.rate > 0 {
+		every = time.Duration(float64(time.Second) * float64(l.connections*batchSize) / float64(l.rate))
+		next = began.Add(every * time.Duration(number) / time.Duration(l.connections))
+	}
+	for {
+		if every > 0 {
+			if wait := time.Until(next); wait > 0 {
+				select {
+				case <-time.After(wait):
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
+			next = next.Add(every)
+		}
+		if time.Since(began) >= l.length {
+			return nil
+		}
+		arena = arena[:0]
+		for i := range ln.docs {
+			from := len(arena)
+			arena = ln.source.append(arena)
+			ln.docs[i] = arena[from:len(arena):len(arena)]
+		}
+		sent := time.Now()
+		r, err := client.PutBatch(ctx, stream, ln.docs)
+		if err != nil {
+			return err
+		}
+		if r.Records != batchSize {
+			return fmt.Errorf("%d of %d records acknowledged", r.Records, batchSize)
+		}
+		ln.acks = append(ln.acks, time.Since(sent))
+		ln.bytes += r.Bytes
+		ln.acknowledged.Store(ln.source.seq)
+	}
+}
+
+// errInvisible: a query that began after the acknowledgement did not see the
+// record. That is no figure but a fault.
+var errInvisible = errors.New("an acknowledged record was not visible to a query that began afterwards")
+
+// probe asks, every probeEvery, for the record that a producer has had
+// acknowledged last, and measures from the acknowledgement seen to the answer.
+func probe(ctx context.Context, conn *pgx.Conn, lanes []*lane, stop <-chan struct{}) ([]time.Duration, error) {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	var took []time.Duration
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			return took, nil
+		case <-ctx.Done():
+			return took, nil
+		case <-tick.C:
+		}
+		ln := lanes[n%len(lanes)]
+		asked := time.Now()
+		seq := ln.acknowledged.Load()
+		if seq == 0 {
+			continue
+		}
+		var rows int
+		err := conn.QueryRow(ctx, "SELECT count(*) FROM bench.trades WHERE source = $1 AND seq = $2", ln.source.name, seq).Scan(&rows)
+		switch {
+		case ctx.Err() != nil:
+			return took, nil
+		case err != nil:
+			return took, fmt.Errorf("freshness query: %w", err)
+		case rows != 1:
+			return took, fmt.Errorf("%w: %d rows of source %s, sequence %d", errInvisible, rows, ln.source.name, seq)
+		}
+		took = append(took, time.Since(asked))
+	}
+}
+
+// prepare creates the measured table, its stream and the view. withView reports
+// whether this server keeps views.
+func prepare(ctx context.Context, s *subject) (withView bool, err error) {
+	conn, err := s.sql(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to lose
+	for _, sql := range []string{"CREATE SCHEMA " + schema, createTable} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return false, fmt.Errorf("prepare the table: %w", err)
+		}
+	}
+	client, err := s.producer(1)
+	if err != nil {
+		return false, err
+	}
+	defer client.Close()
+	// The buffer hints are those of the equities pack's streams.
+	err = client.Call(ctx, "CreateDeliveryStream", map[string]any{
+		"DeliveryStreamName": stream, "DeliveryStreamType": "DirectPut",
+		"IcebergDestinationConfiguration": map[string]any{
+			"RoleARN":                           "arn:aws:iam::000000000000:role/bench",
+			"CatalogConfiguration":              map[string]any{"CatalogARN": "arn:aws:glue:us-east-1:000000000000:catalog"},
+			"BufferingHints":                    map[string]any{"SizeInMBs": 128, "IntervalInSeconds": 60},
+			"DestinationTableConfigurationList": []any{map[string]any{"DestinationDatabaseName": schema, "DestinationTableName": "trades"}},
+			"S3Configuration":                   map[string]any{"RoleARN": "arn:aws:iam::000000000000:role/bench", "BucketARN": "arn:aws:s3:::bench"},
+		},
+	}, nil)
+	if err != nil {
+		return false, fmt.Errorf("create the stream: %w", err)
+	}
+	_, err = conn.Exec(ctx, "CREATE MATERIALIZED VIEW "+viewName+" AUTO REFRESH YES AS "+viewQuery)
+	return err == nil, nil
+}
+
+// verify holds the table against what the producers had acknowledged: the
+// number of rows of each source, their least and greatest sequence number, and
+// two sums that a missing or a repeated row would change.
+func verify(ctx context.Context, s *subject, l *loaded) error {
+	conn, err := s.sql(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to lose
+	rows, err := conn.Query(ctx, "SELECT source, count(*), min(seq), max(seq), sum(seq)::bigint, sum(quantity)::bigint FROM "+table+" GROUP BY source")
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	type totals struct{ Rows, First, Last, Sequences, Quantity int64 }
+	have := map[string]totals{}
+	var name string
+	var t totals
+	if _, err := pgx.ForEachRow(rows, []any{&name, &t.Rows, &t.First, &t.Last, &t.Sequences, &t.Quantity}, func() error {
+		have[name] = t
+		return nil
+	}); err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	for _, src := range l.sources {
+		n := src.seq
+		want := totals{n, 1, n, n * (n + 1) / 2, src.quantity}
+		if n > 0 && have[src.name] != want {
+			return fmt.Errorf("verify: source %s has %+v in the table, %+v was acknowledged", src.name, have[src.name], want)
+		}
+	}
+	return nil
+}
+
+// verifyView holds the view against the table.
+func verifyView(ctx context.Context, s *subject, l *loaded) error {
+	conn, err := s.sql(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to lose
+	var trades, shares int64
+	if err := conn.QueryRow(ctx, "SELECT sum(trades)::bigint, sum(shares)::bigint FROM "+viewName).Scan(&trades, &shares); err != nil {
+		return fmt.Errorf("verify the view: %w", err)
+	}
+	want := int64(0)
+	for _, src := range l.sources {
+		want += src.quantity
+	}
+	if trades != l.records || shares != want {
+		return fmt.Errorf("verify: the view counts %d trades and %d shares, %d and %d were acknowledged", trades, shares, l.records, want)
+	}
+	return nil
+}
+
+// sizes of documents, for the report.
+func (l *loaded) documentBytes() float64 { return float64(l.bytes) / float64(max(l.records, 1)) }
+
+func (l *loaded) ackQuantiles() quantiles   { return quantilesOf(slices.Clone(l.acks)) }
+func (l *loaded) freshQuantiles() quantiles { return quantilesOf(slices.Clone(l.fresh)) }

@@ -1,0 +1,92 @@
+package console
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/tapehouse/tapehouse/internal/fsys"
+)
+
+// EndpointsFile is the name of the file in a data directory that says where its
+// server listens. A server writes it when it is ready and removes it when it
+// stops; after a crash it is stale, and nobody answers there.
+const EndpointsFile = "server.json"
+
+// endpointsSizeBytesMax bounds what is read of the file.
+const endpointsSizeBytesMax = 64 << 10
+
+// ErrNotRunning says that no server runs on a data directory, as far as its
+// endpoints file tells.
+var ErrNotRunning = errors.New("no server runs on the data directory")
+
+// Endpoints are the addresses of a running server.
+type Endpoints struct {
+	AWS      string `json:"aws"`  // host:port
+	SQL      string `json:"sql"`  // host:port
+	HTTP     string `json:"http"` // host:port
+	TLS      bool   `json:"tls,omitempty"`
+	Region   string `json:"region"`
+	Database string `json:"database"`
+	PID      int    `json:"pid"`
+	Version  string `json:"version"`
+}
+
+func (e Endpoints) url(addr string) string {
+	if e.TLS {
+		return "https://" + addr
+	}
+	return "http://" + addr
+}
+
+// AWSURL is what AWS_ENDPOINT_URL takes.
+func (e Endpoints) AWSURL() string { return e.url(e.AWS) }
+
+// HTTPURL is the base of this package's paths.
+func (e Endpoints) HTTPURL() string { return e.url(e.HTTP) }
+
+// WriteEndpoints writes the file, whole or not at all.
+func WriteEndpoints(files fsys.FS, dir string, e Endpoints) error {
+	data, err := json.MarshalIndent(e, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", EndpointsFile, err)
+	}
+	if err := fsys.WriteFileAtomic(files, filepath.Join(dir, EndpointsFile), append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", EndpointsFile, err)
+	}
+	return nil
+}
+
+// RemoveEndpoints removes the file; it is no error if there is none.
+func RemoveEndpoints(files fsys.FS, dir string) error {
+	if err := files.Remove(filepath.Join(dir, EndpointsFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", EndpointsFile, err)
+	}
+	return nil
+}
+
+// ReadEndpoints reads the file; ErrNotRunning if there is none.
+func ReadEndpoints(files fsys.FS, dir string) (Endpoints, error) {
+	name := filepath.Join(dir, EndpointsFile)
+	info, err := files.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Endpoints{}, fmt.Errorf("%w %s", ErrNotRunning, dir)
+	}
+	if err != nil {
+		return Endpoints{}, fmt.Errorf("read %s: %w", EndpointsFile, err)
+	}
+	if info.Size() > endpointsSizeBytesMax {
+		return Endpoints{}, fmt.Errorf("read %s: %d bytes are too many", name, info.Size())
+	}
+	data, err := fsys.ReadFile(files, name)
+	if err != nil {
+		return Endpoints{}, fmt.Errorf("read %s: %w", EndpointsFile, err)
+	}
+	var e Endpoints
+	if err := json.Unmarshal(data, &e); err != nil {
+		return Endpoints{}, fmt.Errorf("decode %s: %w", name, err)
+	}
+	return e, nil
+}
