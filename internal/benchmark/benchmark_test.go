@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,7 +46,13 @@ func TestMain(m *testing.M) {
 				o.Server = nil
 			}
 		}
-		if err := Run(context.Background(), os.Args[2], o, os.Stdout); err != nil {
+		if n := os.Getenv("P2"); n != "" {
+			f, _ := os.Create(n)
+			pprof.StartCPUProfile(f)
+		}
+		err := Run(context.Background(), os.Args[2], o, os.Stdout)
+		pprof.StopCPUProfile()
+		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
