@@ -17,7 +17,7 @@ const module = "github.com/tapehouse/tapehouse/"
 
 // layers gives each package of the module its layer.
 var layers = map[string]int{
-	"internal/fsys": 0, "internal/record": 0, "internal/calendar": 0,
+	"internal/fsys": 0, "internal/record": 0, "internal/calendar": 0, "internal/terminal": 0,
 	"internal/auth": 1,
 	"internal/wal":  1, "internal/columnar": 1, "internal/lake": 1, "packs": 1,
 	"internal/catalog": 2, "internal/ledger": 2,

@@ -31,7 +31,7 @@ type Options struct {
 	Runs        int // runs, of which the median counts; 3
 	Connections int // producers with one put outstanding each; 16
 	Rate        int // records/s in all; 0: as fast as possible (freshness: 100,000)
-	Records     int // convert: records of the file (1,000,000); view: base rows (10,000,000)
+	Records     int // convert: records of the file (4,000,000); view: base rows (10,000,000)
 	Threads     int // convert: threads; one a core
 	// Dir is where data directories are made, and removed; it should be on the
 	// disk to be measured. "" is the system's temporary directory.

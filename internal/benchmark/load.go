@@ -43,7 +43,6 @@ type loaded struct {
 // lane is one producer: one source, one connection, one put outstanding.
 type lane struct {
 	source       *source
-	docs         [][]byte
 	acks         []time.Duration
 	bytes        int64
 	acknowledged atomic.Int64 // sequence number of the last record
@@ -60,7 +59,7 @@ func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
 	m := newMarket(seed)
 	lanes := make([]*lane, l.connections)
 	for i := range lanes {
-		lanes[i] = &lane{source: newSource(m, i, seed), docs: make([][]byte, batchSize), acks: make([]time.Duration, 0, 1<<14)}
+		lanes[i] = &lane{source: newSource(m, i, seed), acks: make([]time.Duration, 0, 1<<14)}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -96,7 +95,7 @@ func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
 	}
 	for _, ln := range lanes {
 		out.sources = append(out.sources, ln.source)
-		out.records += ln.source.seq
+		out.records += ln.source.records()
 		out.bytes += ln.bytes
 		out.acks = append(out.acks, ln.acks...)
 	}
@@ -106,7 +105,6 @@ func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
 
 // put sends batches until the time is over.
 func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number int, began time.Time) error {
-	arena := make([]byte, 0, batchSize*400)
 	var every time.Duration // between this lane's puts
 	next := began
 	if l.rate > 0 {
@@ -127,14 +125,9 @@ func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number
 		if time.Since(began) >= l.length {
 			return nil
 		}
-		arena = arena[:0]
-		for i := range ln.docs {
-			from := len(arena)
-			arena = ln.source.append(arena)
-			ln.docs[i] = arena[from:len(arena):len(arena)]
-		}
+		docs := ln.source.put()
 		sent := time.Now()
-		r, err := client.PutBatch(ctx, stream, ln.docs)
+		r, err := client.PutBatch(ctx, stream, docs)
 		if err != nil {
 			return err
 		}
@@ -143,7 +136,7 @@ func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number
 		}
 		ln.acks = append(ln.acks, time.Since(sent))
 		ln.bytes += r.Bytes
-		ln.acknowledged.Store(ln.source.seq)
+		ln.acknowledged.Store(ln.source.next - 1)
 	}
 }
 
@@ -245,8 +238,8 @@ func verify(ctx context.Context, s *subject, l *loaded) error {
 		return fmt.Errorf("verify: %w", err)
 	}
 	for _, src := range l.sources {
-		n := src.seq
-		want := totals{n, 1, n, n * (n + 1) / 2, src.quantity}
+		n := src.records()
+		want := totals{n, src.first, src.next - 1, n * (src.first + src.next - 1) / 2, src.quantity}
 		if n > 0 && have[src.name] != want {
 			return fmt.Errorf("verify: source %s has %+v in the table, %+v was acknowledged", src.name, have[src.name], want)
 		}

@@ -2,6 +2,5 @@ package benchmark
 
 import "context"
 
-func convert(ctx context.Context, o Options, r *reporter) (any, error)     { return nil, nil }
 func viewRefresh(ctx context.Context, o Options, r *reporter) (any, error) { return nil, nil }
 func logAlone(ctx context.Context, o Options, r *reporter) (any, error)    { return nil, nil }

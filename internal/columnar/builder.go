@@ -154,19 +154,19 @@ func (b *Builder) appendColumn(c *growing, batch *Batch, i, have, from, to int) 
 	switch col.field.Derive {
 	case record.RecordStream:
 		code := c.dict.code(b.stream, have)
-		c.codes = slices.Grow(c.codes, n)
+		c.codes = room(c.codes, n)
 		for range n {
 			c.codes = append(c.codes, code)
 		}
 		return
 	case record.RecordOffset:
-		c.ints = slices.Grow(c.ints, n)
+		c.ints = room(c.ints, n)
 		for row := from; row < to; row++ {
 			c.ints = append(c.ints, int64(batch.Offset(row)))
 		}
 		return
 	case record.ArrivedAt:
-		c.ints = slices.Grow(c.ints, n)
+		c.ints = room(c.ints, n)
 		for range n {
 			c.ints = append(c.ints, batch.arrivedAt)
 		}
@@ -181,13 +181,22 @@ func (b *Builder) appendColumn(c *growing, batch *Batch, i, have, from, to int) 
 	case col.isString:
 		c.appendStrings(v, have, from, to)
 	case col.nanos:
-		c.ints = slices.Grow(c.ints, n)
+		c.ints = room(c.ints, n)
 		for _, ns := range v.ints[from:to] {
 			c.ints = append(c.ints, floorMicros(ns))
 		}
 	default:
-		c.ints = append(c.ints, v.ints[from:to]...)
+		c.ints = append(room(c.ints, n), v.ints[from:to]...)
 	}
+}
+
+// room makes room for n more elements, doubling: append's own growth by a
+// quarter would copy a column five times on its way to a full row group.
+func room[T any](s []T, n int) []T {
+	if cap(s)-len(s) >= n {
+		return s
+	}
+	return slices.Grow(s, max(n, len(s)))
 }
 
 func (c *growing) appendNulls(v *vector, have, from, to int) {
@@ -216,7 +225,7 @@ func (c *growing) appendStrings(v *vector, have, from, to int) {
 	c.remap = sized(c.remap, v.dict.len())
 	remap := c.remap
 	clear(remap)
-	c.codes = slices.Grow(c.codes, to-from)
+	c.codes = room(c.codes, to-from)
 	codes := c.codes[len(c.codes) : len(c.codes)+to-from]
 	c.codes = c.codes[:len(c.codes)+to-from]
 	translate := func(code uint32) uint32 {

@@ -18,6 +18,12 @@ const EndpointsFile = "server.json"
 // endpointsSizeBytesMax bounds what is read of the file.
 const endpointsSizeBytesMax = 64 << 10
 
+// What clients are told where the file does not say.
+const (
+	DefaultRegion   = "us-east-1"
+	DefaultDatabase = "tapehouse"
+)
+
 // ErrNotRunning says that no server runs on a data directory, as far as its
 // endpoints file tells.
 var ErrNotRunning = errors.New("no server runs on the data directory")
@@ -84,7 +90,7 @@ func ReadEndpoints(files fsys.FS, dir string) (Endpoints, error) {
 	if err != nil {
 		return Endpoints{}, fmt.Errorf("read %s: %w", EndpointsFile, err)
 	}
-	var e Endpoints
+	e := Endpoints{Region: DefaultRegion, Database: DefaultDatabase}
 	if err := json.Unmarshal(data, &e); err != nil {
 		return Endpoints{}, fmt.Errorf("decode %s: %w", name, err)
 	}

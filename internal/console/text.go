@@ -220,3 +220,17 @@ func (e Explanation) WriteText(w io.Writer) error {
 	}
 	return nil
 }
+
+// WriteText writes the waiver for people.
+func (v Waiver) WriteText(w io.Writer) error {
+	what := v.Kind + " of " + v.Source
+	if v.FirstSeq != 0 {
+		what += fmt.Sprintf(", sequence %d to %d", v.FirstSeq, v.LastSeq)
+	}
+	by := v.By
+	if v.Second != "" {
+		by += " and " + v.Second
+	}
+	_, err := fmt.Fprintf(w, "Waived for %s: %s\n  by      %s\n  reason  %s\n  waiver  %s\n", v.TradeDate, what, by, v.Reason, v.ID)
+	return err
+}

@@ -28,6 +28,7 @@ type Stream struct {
 	m    *Manager
 	cfg  Config
 	key  record.Key
+	ids  record.IDs // of key
 	dest Destination
 
 	layout   *columnar.Layout
@@ -54,6 +55,7 @@ type Stream struct {
 
 	// The pump's own.
 	builder *columnar.Builder
+	merger  *columnar.Builder // empty, kept for its memory; or nil
 	pumpState
 }
 
@@ -79,7 +81,7 @@ type Docs struct {
 // Receipt answers a put: every document of it is on disk, or a duplicate of
 // one that is.
 type Receipt struct {
-	key       record.Key
+	ids       record.IDs
 	first     record.Offset
 	confFirst record.Offset
 	// place tells for each document: ≥ 0 its place in the frame, -1-n its
@@ -95,18 +97,17 @@ const placeDuplicate = int32(-1 << 31)
 
 // AppendRecordID appends document i's RecordId to dst.
 func (r *Receipt) AppendRecordID(dst []byte, i int) []byte {
-	id := record.ID{Key: r.key}
 	switch {
 	case r.place == nil:
-		id.Offset = r.first + record.Offset(i)
+		return r.ids.AppendText(dst, r.first+record.Offset(i))
 	case r.place[i] == placeDuplicate:
-		id.Shard, id.Offset = duplicateShard, record.Offset(r.sequences[i])
+		key := r.ids.Key()
+		key.Shard = duplicateShard
+		return record.ID{Key: key, Offset: record.Offset(r.sequences[i])}.AppendText(dst)
 	case r.place[i] < 0:
-		id.Offset = r.confFirst + record.Offset(-1-r.place[i])
-	default:
-		id.Offset = r.first + record.Offset(r.place[i])
+		return r.ids.AppendText(dst, r.confFirst+record.Offset(-1-r.place[i]))
 	}
-	return id.AppendText(dst)
+	return r.ids.AppendText(dst, r.first+record.Offset(r.place[i]))
 }
 
 // openStream compiles the stream's layout and checks the log against the table.
@@ -129,7 +130,7 @@ func (m *Manager) openStream(ctx context.Context, cfg Config) (*Stream, error) {
 			ErrLogBehind, cfg.Name, cfg.Namespace, cfg.Table, st.Through, end)
 	}
 	s := &Stream{
-		m: m, cfg: cfg, key: key, dest: dest, layout: layout, sequence: !st.Sequence.IsZero(),
+		m: m, cfg: cfg, key: key, ids: record.NewIDs(key), dest: dest, layout: layout, sequence: !st.Sequence.IsZero(),
 		tail: tail{fs: m.o.FS, end: st.Through},
 		wake: make(chan struct{}, 1), requests: make(chan request), flushed: make(chan flushResult, 1), stop: make(chan struct{}),
 		builder: layout.NewBuilder(),
@@ -182,7 +183,7 @@ func (s *Stream) Put(ctx context.Context, docs Docs) (Receipt, error) {
 	batch := d.Decode(docs.Arena, docs.Ends, arrived)
 	s.m.metrics.decoded(s.cfg.Name, len(docs.Ends), len(docs.Arena))
 
-	receipt := Receipt{key: s.key}
+	receipt := Receipt{ids: s.ids}
 	var res *ledger.Reservation
 	var conflicts *columnar.Batch
 	if s.sequence && batch.Rows > 0 {

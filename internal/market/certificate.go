@@ -150,7 +150,9 @@ func Tag(d calendar.TradeDate, version int) string {
 	return fmt.Sprintf("eod-%s-v%d", d, version)
 }
 
-func certificateKey(d calendar.TradeDate, version int) string { return fmt.Sprintf("%s/v%d", d, version) }
+func certificateKey(d calendar.TradeDate, version int) string {
+	return fmt.Sprintf("%s/v%d", d, version)
+}
 
 // seal computes the hash and returns the canonical bytes.
 func (c *Certificate) seal() ([]byte, error) {

@@ -36,15 +36,13 @@ func (s *feedState) find(c Check) Finding {
 	return Finding{Check: c, Status: Passed, Stream: s.Stream, Source: s.Source, Session: s.Session, Epoch: s.Epoch}
 }
 
-func (s *feedState) label() string { return fmt.Sprintf("%s session %s epoch %d", s.Source, s.Session, s.Epoch) }
+func (s *feedState) label() string {
+	return fmt.Sprintf("%s session %s epoch %d", s.Source, s.Session, s.Epoch)
+}
 
 // judgeFeed makes the findings of one feed, and completes its account.
 func (e *evaluation) judgeFeed(s *feedState) {
-	s.Quantity, s.Notional = s.quantity.String(), s.notional.String()
-	if s.quantity.Unscaled == nil {
-		s.Quantity, s.Notional = "0", "0"
-	}
-	s.Marker = e.markers[s.feed()]
+	e.complete(s)
 	add := func(f Finding) { e.report.Findings = append(e.report.Findings, f) }
 
 	if s.on == nil {
@@ -86,6 +84,18 @@ func (e *evaluation) judgeFeed(s *feedState) {
 	}
 }
 
+// complete fills in what the account says of itself.
+func (e *evaluation) complete(s *feedState) {
+	s.Quantity, s.Notional = "0", "0"
+	if s.quantity.Unscaled != nil {
+		s.Quantity, s.Notional = s.quantity.String(), s.notional.String()
+	}
+	if s.numbers == nil {
+		s.numbers = new(big.Int)
+	}
+	s.Marker = e.markers[s.feed()]
+}
+
 // span is the range [lo, hi) of sequence numbers that the feed has on the trade
 // date: by its marker, or else by what is here.
 func (s *feedState) span(a *ledger.Account) (lo, hi int64) {
@@ -93,10 +103,10 @@ func (s *feedState) span(a *ledger.Account) (lo, hi int64) {
 		return s.Marker.First, s.Marker.Last + 1
 	}
 	lo, hi = s.least, s.greatest+1
-	if s.all == 0 {
+	if s.Rows == 0 {
 		lo, hi = 0, 0
 	}
-	if n := len(a.Rejected); n > 0 && s.all == 0 {
+	if n := len(a.Rejected); n > 0 && s.Rows == 0 {
 		lo, hi = a.Rejected[0].Lo, a.Rejected[n-1].Hi
 	} else if n > 0 {
 		lo, hi = min(lo, a.Rejected[0].Lo), max(hi, a.Rejected[n-1].Hi)
@@ -122,6 +132,7 @@ func (e *evaluation) judgeRejected(s *feedState, a *ledger.Account, lo, hi int64
 	for _, i := range a.Rejected.Within(lo, hi) {
 		s.Rejected += i.Len()
 		f.Ranges = append(f.Ranges, Range{i.Lo, i.Hi - 1})
+		s.absent = append(s.absent, Range{i.Lo, i.Hi - 1})
 	}
 	if s.Rejected == 0 {
 		return f
@@ -182,6 +193,7 @@ func (e *evaluation) judgeGaps(s *feedState, a *ledger.Account, lo, hi int64) Fi
 	for _, i := range holes {
 		s.Missing += i.Len()
 		f.Ranges = append(f.Ranges, Range{i.Lo, i.Hi - 1})
+		s.absent = append(s.absent, Range{i.Lo, i.Hi - 1})
 	}
 	if s.Missing == 0 {
 		f.Message = fmt.Sprintf("%s has no gap", s.label())
@@ -238,6 +250,17 @@ func (e *evaluation) judgeCount(s *feedState) Finding {
 	if got := s.Rows + s.Rejected + s.Missing; got != k.Count {
 		wrong = append(wrong, fmt.Sprintf("its marker counts %d, here are %d: %d rows, %d rejected, %d missing", k.Count, got, s.Rows, s.Rejected, s.Missing))
 	}
+	// The numbers of the rows are exactly those received: a row that stands
+	// twice cannot make up for one that is not there.
+	if got := s.Rows + s.Rejected + s.Missing; got == k.Count && len(wrong) == 0 {
+		want := sumOf(k.First, k.Last)
+		for _, r := range s.absent {
+			want.Sub(want, sumOf(r.First, r.Last))
+		}
+		if want.Cmp(s.numbers) != 0 {
+			wrong = append(wrong, fmt.Sprintf("its %d rows do not bear the numbers received: one stands twice and another is not there", s.Rows))
+		}
+	}
 	if s.all > s.Rows && s.fact.derived {
 		wrong = append(wrong, fmt.Sprintf("%d rows of %s have numbers outside %d to %d", s.all-s.Rows, e.d, k.First, k.Last))
 	}
@@ -263,6 +286,16 @@ func (e *evaluation) judgeTotals(s *feedState) Finding {
 	f.Message = fmt.Sprintf("%s: its marker says quantity %s and notional %s, the rows sum to %s and %s", s.label(), s.Marker.QuantityTotal, s.Marker.NotionalTotal, s.Quantity, s.Notional)
 	f.Remedy = fmt.Sprintf("no record is missing: ask %s to compare its records of %s with the table, or to send a right marker; %s", s.Source, e.d, e.then())
 	return f
+}
+
+// sumOf is first + … + last.
+func sumOf(first, last int64) *big.Int {
+	if last < first {
+		return new(big.Int)
+	}
+	n := new(big.Int).Add(big.NewInt(first), big.NewInt(last))
+	n.Mul(n, new(big.Int).Sub(big.NewInt(last), big.NewInt(first-1)))
+	return n.Rsh(n, 1)
 }
 
 // join lists ranges, the first few of many.

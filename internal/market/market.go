@@ -32,8 +32,10 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapehouse/tapehouse/internal/calendar"
@@ -165,6 +167,9 @@ type Market struct {
 	metrics *metrics
 	facts   []fact
 
+	life   string // makes this process's audit keys its own
+	audits atomic.Int64
+
 	turn chan struct{} // holds one token: the right to write documents of the close
 
 	// step is called between the steps of a seal; tests crash there.
@@ -195,7 +200,7 @@ func New(o Options) (*Market, error) {
 		return nil, fmt.Errorf("%w options: catalog, engine and pack are required", ErrInvalid)
 	}
 	o.setDefaults()
-	m := &Market{o: o, pack: o.Pack, turn: make(chan struct{}, 1), stop: make(chan struct{}), pace: map[calendar.TradeDate]*pace{}}
+	m := &Market{o: o, life: uuid.NewString()[:8], pack: o.Pack, turn: make(chan struct{}, 1), stop: make(chan struct{}), pace: map[calendar.TradeDate]*pace{}}
 	m.step = func(string) error { return nil }
 	for _, f := range o.Pack.Close.Facts {
 		s, ok := o.Pack.Stream(f.Stream)
@@ -285,4 +290,6 @@ func (m *Market) fact(stream record.StreamName) *fact {
 }
 
 // name is a pack table's full name.
-func (m *Market) name(table string) catalog.Name { return catalog.Name{Namespace: m.pack.Namespace, Table: table} }
+func (m *Market) name(table string) catalog.Name {
+	return catalog.Name{Namespace: m.pack.Namespace, Table: table}
+}

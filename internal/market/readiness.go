@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math/big"
 	"regexp"
 	"slices"
 	"strings"
@@ -86,12 +87,14 @@ type evaluation struct {
 // feedState is a feed of one fact on the trade date.
 type feedState struct {
 	SourceAccount
-	fact     *fact
-	all      int64 // rows of the trade date, those outside the marker's range too
-	least    int64 // among all
-	greatest int64
+	fact               *fact
+	all                int64 // rows of the trade date, those outside the marker's range too
+	least              int64 // among all
+	greatest           int64
 	quantity, notional engine.Decimal
-	on       *expected // nil: the roster does not name it
+	numbers            *big.Int  // sum of the sequence numbers of Rows
+	absent             []Range   // rejected or missing
+	on                 *expected // nil: the roster does not name it
 }
 
 func (e *evaluation) readRoster(ctx context.Context) error {
@@ -166,9 +169,9 @@ func (e *evaluation) readFacts(ctx context.Context) error {
 			s := &feedState{fact: f, all: integer(row[3]), least: integer(row[4]), greatest: integer(row[5])}
 			s.SourceAccount = SourceAccount{Stream: string(f.Stream), Source: text(row[0]), Session: text(row[1]), Epoch: integer(row[2]),
 				Rows: integer(row[6]), First: integer(row[7]), Last: integer(row[8])}
-			s.quantity, s.notional = decimal(row[9]), decimal(row[10])
+			s.quantity, s.notional, s.numbers = decimal(row[9]), decimal(row[10]), decimal(row[11]).Unscaled
 			s.on = e.rosterOf(f, s.Source, s.Session)
-			if !f.derived && s.on == nil && e.markers[s.feed()] == nil && e.sourceOn(f, s.Source) {
+			if !f.derived && s.on == nil && e.markers[s.feed()] == nil && (s.all == 0 || e.sourceOn(f, s.Source)) {
 				return nil // a session of another date, whose close proves it
 			}
 			seen[s.feed()] = true
@@ -238,12 +241,13 @@ func (e *evaluation) feedSQL(f *fact) string {
 			notional = "coalesce(sum(f." + q(f.Quantity) + " * f." + q(f.Price) + ")" + within + ", 0)"
 		}
 	}
-	where := ""
-	if f.derived {
-		where = " WHERE f." + q(f.stream.Partition) + " = " + dateLiteral(e.d)
+	dated := "WHERE f." + q(f.stream.Partition) + " = " + dateLiteral(e.d)
+	where, all := " "+dated, "count(*)"
+	if !f.derived {
+		where, all = "", "count(*) FILTER ("+dated+")"
 	}
-	return fmt.Sprintf("SELECT f.%s, f.%s, f.%s, count(*), min(%s), max(%s), count(*)%s, min(%s)%s, max(%s)%s, %s, %s FROM %s AS f%s%s GROUP BY 1, 2, 3",
-		q(seq.Source), q(seq.Session), q(seq.Epoch), n, n, within, n, within, n, within, quantity, notional, quoteName(e.m.name(f.stream.Table)), join, where)
+	return fmt.Sprintf("SELECT f.%s, f.%s, f.%s, %s, min(%s), max(%s), count(*)%s, min(%s)%s, max(%s)%s, %s, %s, coalesce(sum(CAST(%s AS HUGEINT))%s, 0) FROM %s AS f%s%s GROUP BY 1, 2, 3",
+		q(seq.Source), q(seq.Session), q(seq.Epoch), all, n, n, within, n, within, n, within, quantity, notional, n, within, quoteName(e.m.name(f.stream.Table)), join, where)
 }
 
 func compareFeeds(a, b ledger.Feed) int {
@@ -313,7 +317,7 @@ func correctionOf(row []any) Correction {
 	return c
 }
 
-// expectSeal is the remedy's last part.
+// then is a remedy's last part.
 func (e *evaluation) then() string { return "then: tapehouse seal --trade-date " + e.d.String() }
 
 func instant(micros int64) time.Time { return time.UnixMicro(micros).UTC() }

@@ -98,6 +98,51 @@ func (id ID) AppendText(dst []byte) []byte {
 	return hex.AppendEncode(dst, b[:])
 }
 
+// IDs writes the RecordIds of one key. What the key contributes to the text and
+// to the checksum is computed once: 10 ns an id instead of 50, and a put answers
+// with 500.
+type IDs struct {
+	key  Key
+	head [38]byte
+	sum  uint32 // of the bytes behind head
+}
+
+// NewIDs returns the writer of k's RecordIds.
+func NewIDs(k Key) IDs {
+	ids := IDs{key: k}
+	var b [19]byte
+	b[0] = idVersion
+	copy(b[1:], k.Incarnation[:])
+	binary.BigEndian.PutUint16(b[17:], uint16(k.Shard))
+	ids.sum = crc32.Checksum(b[:], idTable)
+	hex.Encode(ids.head[:], b[:])
+	return ids
+}
+
+// Key returns the key.
+func (ids *IDs) Key() Key { return ids.key }
+
+// hexPairs are the two digits of every byte.
+var hexPairs = func() (pairs [256][2]byte) {
+	for i := range pairs {
+		hex.Encode(pairs[i][:], []byte{byte(i)})
+	}
+	return pairs
+}()
+
+// AppendText appends ID{key, o}.AppendText to dst.
+func (ids *IDs) AppendText(dst []byte, o Offset) []byte {
+	var b [12]byte
+	binary.BigEndian.PutUint64(b[:], uint64(o))
+	binary.BigEndian.PutUint32(b[8:], crc32.Update(ids.sum, idTable, b[:8]))
+	dst = append(dst, ids.head[:]...)
+	var text [24]byte
+	for i, c := range b {
+		copy(text[2*i:], hexPairs[c][:])
+	}
+	return append(dst, text[:]...)
+}
+
 // ParseID reads a RecordId and checks its checksum, so that a mistyped id is
 // told apart from an unknown one.
 func ParseID(s string) (ID, error) {

@@ -145,9 +145,6 @@ func (s *Server) installReference(ctx context.Context, session *warehouse.Sessio
 }
 
 func (s *Server) installViews(ctx context.Context, session *warehouse.Session) error {
-	if s.views == nil {
-		return nil
-	}
 	have, err := s.views.List(ctx)
 	if err != nil {
 		return err

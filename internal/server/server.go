@@ -11,7 +11,6 @@ package server
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +40,8 @@ import (
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/ledger"
+	"github.com/tapehouse/tapehouse/internal/maintain"
+	"github.com/tapehouse/tapehouse/internal/market"
 	"github.com/tapehouse/tapehouse/internal/pgwire"
 	"github.com/tapehouse/tapehouse/internal/wal"
 	"github.com/tapehouse/tapehouse/internal/warehouse"
@@ -58,17 +59,11 @@ const (
 	stopWait = 30 * time.Second
 )
 
-// Addresses are where a server listens; File is their form in server.json.
+// Addresses are where a server listens, as host:port, and its process.
 type Addresses struct {
-	AWS  string `json:"aws"`
-	SQL  string `json:"sql"`
-	HTTP string `json:"http"`
-	PID  int    `json:"pid"`
+	AWS, SQL, HTTP string
+	PID            int
 }
-
-// AddressFile is the file in the data directory that holds a running server's
-// addresses.
-const AddressFile = "server.json"
 
 // Options are what the configuration file does not say.
 type Options struct {
@@ -94,8 +89,10 @@ type Server struct {
 	engine      *engine.Engine
 	views       warehouse.Views
 	warehouse   *warehouse.Warehouse
+	maintainer  *maintain.Maintainer
+	market      *market.Market
+	startedAt   time.Time
 
-	aws, http  *http.Server
 	sql        *pgwire.Server
 	addresses  Addresses
 	ready      atomic.Bool
@@ -130,6 +127,7 @@ func Open(ctx context.Context, cfg Config, o Options) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	s.startedAt = time.Now().UTC()
 	s.ready.Store(true)
 	return s, nil
 }
@@ -323,19 +321,7 @@ func (s *Server) openDoors(ctx context.Context) error {
 	if err := s.openHTTP(httpListener, tlsConfig); err != nil {
 		return err
 	}
-	body, err := json.Marshal(s.addresses)
-	if err != nil {
-		return err
-	}
-	if err := fsys.WriteFileAtomic(fsys.OS, s.dir(AddressFile), append(body, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write %s: %w", AddressFile, err)
-	}
-	s.onClose(func(context.Context) error {
-		s.ready.Store(false)
-		_ = os.Remove(s.dir(AddressFile))
-		return nil
-	})
-	return nil
+	return s.publish()
 }
 
 func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
@@ -351,12 +337,12 @@ func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	if err := mux.Register(fh.Service()); err != nil {
 		return err
 	}
-	s.aws = s.serveHTTP("aws", l, mux, tlsConfig)
+	s.serveHTTP("aws", l, mux, tlsConfig)
 	return nil
 }
 
 // serveHTTP serves handler on l until the server closes.
-func (s *Server) serveHTTP(name string, l net.Listener, handler http.Handler, tlsConfig *tls.Config) *http.Server {
+func (s *Server) serveHTTP(name string, l net.Listener, handler http.Handler, tlsConfig *tls.Config) {
 	srv := &http.Server{Handler: handler, TLSConfig: tlsConfig, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug)}
 	s.serving.Go(func() {
@@ -376,7 +362,6 @@ func (s *Server) serveHTTP(name string, l net.Listener, handler http.Handler, tl
 		}
 		return nil
 	})
-	return srv
 }
 
 func (s *Server) openSQL(l net.Listener, tlsConfig *tls.Config) error {

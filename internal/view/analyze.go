@@ -218,7 +218,7 @@ func (a *analyzer) checkFrom(from node, relations map[engine.Name]engine.Relatio
 	n := from
 	for str(n, "type") == "JOIN" {
 		if t := str(n, "join_type"); t != "INNER" && t != "LEFT" {
-			return catalog.Name{}, notByDelta("%s is the joined side of a %s join", "its first table", strings.ToLower(t))
+			return catalog.Name{}, notByDelta("it has a %s join", strings.ToLower(t))
 		}
 		if r := str(n, "ref_type"); r != "REGULAR" && r != "CROSS" && r != "NATURAL" {
 			return catalog.Name{}, notByDelta("it has a join of the form %s", strings.ToLower(r))

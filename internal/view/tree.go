@@ -176,6 +176,9 @@ func columnRef(name string) node {
 }
 
 func call(name string, args ...any) node {
+	if args == nil {
+		args = []any{} // null is no list
+	}
 	return node{"class": "FUNCTION", "type": "FUNCTION", "alias": "", "query_location": json.Number("0"), "function_name": name, "schema": "", "children": args,
 		"filter": nil, "order_bys": node{"type": "ORDER_MODIFIER", "orders": []any{}}, "distinct": false, "is_operator": false, "export_state": false, "catalog": ""}
 }

@@ -151,11 +151,11 @@ func (r Result) Notice(view string) string {
 
 // Refresh is one entry of the log of refreshes.
 type Refresh struct {
-	View              catalog.Name
-	Owner             string
-	StartedAt, EndsAt time.Time
-	Auto              bool
-	Status            string // Redshift's words, as svl_mv_refresh_status has them
+	View               catalog.Name
+	Owner              string
+	StartedAt, EndedAt time.Time
+	Auto               bool
+	Status             string // Redshift's words, as svl_mv_refresh_status has them
 }
 
 // Catalog is what the views need of the catalog; *catalog.Catalog has it.

@@ -139,12 +139,12 @@ func (r *rewriter) join(s *scope, n node) (node, error) {
 			}
 		}
 	}
-	// A column of USING stands once in *: under its first table.
+	// A column of USING stands once in *: under its first table. By its table's
+	// name it can be had from either.
 	for _, name := range using {
 		for i := middle; i < len(s.items); i++ {
-			if j := columnIndex(s.items[i].columns, name); j >= 0 {
-				c := append([]relColumn(nil), s.items[i].columns[:j]...)
-				s.items[i].columns = append(c, s.items[i].columns[j+1:]...)
+			if columnIndex(s.items[i].columns, name) >= 0 {
+				s.items[i].merged = append(s.items[i].merged, name)
 			}
 		}
 	}

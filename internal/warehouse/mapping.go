@@ -78,6 +78,17 @@ var conversionRE = regexp.MustCompile(`^Could not convert string ['"](.*)['"] to
 var conversionTypes = map[string]string{"INT8": "smallint", "INT16": "smallint", "INT32": "integer", "INT64": "bigint", "INT128": "numeric", "FLOAT": "real",
 	"DOUBLE": "double precision", "BOOL": "boolean", "DATE": "date", "UUID": "uuid"}
 
+// castRE is its word for a number that another type does not hold.
+var castRE = regexp.MustCompile(`^Type \S+ with value (\S+) can't be cast (?:to the destination type|because the value is out of range for the destination type) (\S+)`)
+
+// typeName is SQL's name of one of DuckDB's physical types.
+func typeName(t string) string {
+	if name, ok := conversionTypes[t]; ok {
+		return name
+	}
+	return strings.ToLower(strings.Replace(t, "DECIMAL", "numeric", 1))
+}
+
 func mapEngine(err error, sql string) *Error {
 	var ee *engine.Error
 	if !errors.As(err, &ee) {
@@ -101,15 +112,18 @@ func mapEngine(err error, sql string) *Error {
 		if i := strings.Index(message, ". You might want"); i > 0 {
 			e.Message = "numeric value out of range: " + message[:i]
 		}
+		if m := castRE.FindStringSubmatch(message); m != nil {
+			e.Message = fmt.Sprintf("value %q is out of range for type %s", m[1], typeName(m[2]))
+		}
 	case engine.Syntax:
 		e.Message = strings.TrimSuffix(message, " ")
 	case engine.Catalog, engine.Binder, engine.Conversion, engine.InvalidInput:
 		if m := conversionRE.FindStringSubmatch(message); m != nil {
-			name, ok := conversionTypes[m[2]]
-			if !ok {
-				name = strings.ToLower(strings.Replace(m[2], "DECIMAL", "numeric", 1))
-			}
-			e.Message = fmt.Sprintf("invalid input syntax for type %s: %q", name, m[1])
+			e.Message = fmt.Sprintf("invalid input syntax for type %s: %q", typeName(m[2]), m[1])
+			return e
+		}
+		if m := castRE.FindStringSubmatch(message); m != nil {
+			e.Code, e.Message = codeNumericOutOfRange, fmt.Sprintf("value %q is out of range for type %s", m[1], typeName(m[2]))
 			return e
 		}
 		for _, r := range refinements {

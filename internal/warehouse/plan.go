@@ -198,7 +198,7 @@ func (s *Session) pin(ctx context.Context, p *plan, fresh bool) (*engine.Pin, fu
 		if err != nil {
 			return nil, nil, err
 		}
-		return s.overlay(pin, pin.Release, p, names)
+		return s.overlay(ctx, pin, pin.Release, p, names)
 	}
 	if s.tx.pin == nil {
 		all, err := s.w.o.Catalog.List(ctx, "")
@@ -217,12 +217,12 @@ func (s *Session) pin(ctx context.Context, p *plan, fresh bool) (*engine.Pin, fu
 			return nil, nil, err
 		}
 	}
-	return s.overlay(s.tx.pin, func() {}, p, names)
+	return s.overlay(ctx, s.tx.pin, func() {}, p, names)
 }
 
 // overlay adds the transaction's own writes and the views' hand-made relations
 // to a pin.
-func (s *Session) overlay(pin *engine.Pin, release func(), p *plan, names []engine.Name) (*engine.Pin, func(), error) {
+func (s *Session) overlay(ctx context.Context, pin *engine.Pin, release func(), p *plan, names []engine.Name) (*engine.Pin, func(), error) {
 	own := false
 	for _, n := range p.tables {
 		own = own || s.tx != nil && s.tx.writes[n] != nil
@@ -246,8 +246,11 @@ func (s *Session) overlay(pin *engine.Pin, release func(), p *plan, names []engi
 	}
 	var viewReleases []func()
 	for _, v := range p.views {
-		for n, rel := range v.view.Relations {
-			relations[n] = rel
+		if v.view.Bind != nil {
+			if err := v.view.Bind(ctx, pin, relations); err != nil {
+				release()
+				return nil, nil, err
+			}
 		}
 		if v.view.Release != nil {
 			viewReleases = append(viewReleases, v.view.Release)

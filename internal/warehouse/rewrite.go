@@ -2,6 +2,7 @@ package warehouse
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
@@ -82,7 +83,8 @@ type scope struct {
 type fromItem struct {
 	alias   string
 	columns []relColumn
-	opaque  bool // its columns are not known
+	merged  []string // columns of USING, which an unqualified * shows under an earlier table
+	opaque  bool     // its columns are not known
 }
 
 // depthMax bounds the walk; DuckDB's own bound on expressions is 1,000.
@@ -412,7 +414,11 @@ func (r *rewriter) star(s *scope, e node) ([]relColumn, error) {
 	var out []relColumn
 	for _, item := range s.items {
 		if name == "" || strings.EqualFold(name, item.alias) {
-			out = append(out, item.columns...)
+			for _, c := range item.columns {
+				if name != "" || !slices.ContainsFunc(item.merged, func(m string) bool { return strings.EqualFold(m, c.name) }) {
+					out = append(out, c)
+				}
+			}
 			if item.opaque {
 				out = append(out, relColumn{})
 			}

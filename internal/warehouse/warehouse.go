@@ -73,14 +73,17 @@ type View struct {
 	Stale       bool
 }
 
-// ViewRead is how to read a view: a DuckDB SELECT over Relations and Tables
-// that answers the view's columns.
+// ViewRead is how to read a view: a DuckDB SELECT over Tables and what Bind
+// adds that answers the view's columns.
 type ViewRead struct {
-	Query     string
-	Columns   []catalog.Column
-	Tables    []catalog.Name                  // to be pinned, if they are not yet
-	Relations map[engine.Name]engine.Relation // hand-made, such as the files of a delta
-	Release   func()                          // nil, or to be called when the query has ended
+	Query   string
+	Columns []catalog.Column
+	Tables  []catalog.Name // to be pinned, if they are not yet
+	// Bind adds hand-made relations, such as the files of a delta, to those of
+	// Tables as the statement sees them: pinned, and with the transaction's own
+	// rows. nil adds none.
+	Bind    func(ctx context.Context, pin *engine.Pin, relations map[engine.Name]engine.Relation) error
+	Release func() // nil, or to be called when the query has ended
 }
 
 // Views creates and reads materialized views. A nil Views refuses them.
