@@ -74,7 +74,7 @@ func ingestOnce(ctx context.Context, o Options, l load) (_ ingested, err error) 
 		return ingested{}, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	view, err := prepare(ctx, s)
+	view, err := prepare(ctx, s, true)
 	if err != nil {
 		return ingested{}, err
 	}

@@ -25,7 +25,8 @@ const (
 type load struct {
 	connections int
 	rate        int           // records/s in all; 0: as fast as possible
-	length      time.Duration // of the load
+	length      time.Duration // of the load; 0: until records are reached
+	records     int64         // at most so many, in full puts; 0: no limit
 	probes      bool
 }
 
@@ -122,7 +123,10 @@ func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number
 			}
 			next = next.Add(every)
 		}
-		if time.Since(began) >= l.length {
+		if l.length > 0 && time.Since(began) >= l.length {
+			return nil
+		}
+		if l.records > 0 && ln.source.records()*int64(l.connections) >= l.records {
 			return nil
 		}
 		docs := ln.source.put()
@@ -165,7 +169,7 @@ func probe(ctx context.Context, conn *pgx.Conn, lanes []*lane, stop <-chan struc
 			continue
 		}
 		var rows int
-		err := conn.QueryRow(ctx, "SELECT count(*) FROM bench.trades WHERE source = $1 AND seq = $2", ln.source.name, seq).Scan(&rows)
+		err := conn.QueryRow(ctx, "SELECT count(*) FROM bench.trades WHERE source = $1 AND seq = $2", pgx.QueryExecModeSimpleProtocol, ln.source.name, seq).Scan(&rows)
 		switch {
 		case ctx.Err() != nil:
 			return took, nil
@@ -178,9 +182,9 @@ func probe(ctx context.Context, conn *pgx.Conn, lanes []*lane, stop <-chan struc
 	}
 }
 
-// prepare creates the measured table, its stream and the view. withView reports
-// whether this server keeps views.
-func prepare(ctx context.Context, s *subject) (withView bool, err error) {
+// prepare creates the measured table, its stream and, if asked to, the view. It
+// reports whether there is a view now: a server may keep none.
+func prepare(ctx context.Context, s *subject, view bool) (kept bool, err error) {
 	conn, err := s.sql(ctx)
 	if err != nil {
 		return false, err
@@ -209,6 +213,9 @@ func prepare(ctx context.Context, s *subject) (withView bool, err error) {
 	}, nil)
 	if err != nil {
 		return false, fmt.Errorf("create the stream: %w", err)
+	}
+	if !view {
+		return false, nil
 	}
 	_, err = conn.Exec(ctx, "CREATE MATERIALIZED VIEW "+viewName+" AUTO REFRESH YES AS "+viewQuery)
 	return err == nil, nil

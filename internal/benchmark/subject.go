@@ -2,10 +2,8 @@ package benchmark
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tapehouse/tapehouse/internal/auth"
+	"github.com/tapehouse/tapehouse/internal/console"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/producer"
 	"github.com/tapehouse/tapehouse/internal/server"
@@ -94,11 +93,12 @@ func (s *subject) spawn(ctx context.Context, o Options) error {
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
 	for {
-		b, err := os.ReadFile(filepath.Join(data, server.AddressFile))
-		if err == nil && json.Unmarshal(b, &s.addresses) == nil {
+		e, err := console.ReadEndpoints(fsys.OS, data)
+		if err == nil {
+			s.addresses = server.Addresses{AWS: e.AWS, SQL: e.SQL, HTTP: e.HTTP, PID: e.PID}
 			break
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, console.ErrNotRunning) {
 			return err
 		}
 		select {

@@ -118,13 +118,16 @@ type Source struct {
 
 // The kinds of problems that refuse a seal.
 const (
-	ProblemSilent   = "silent-source"
-	ProblemNoMarker = "no-marker"
-	ProblemGap      = "gap"
-	ProblemReject   = "reject"
-	ProblemConflict = "conflict"
-	ProblemCount    = "count"  // the source announced another number of records
-	ProblemTotals   = "totals" // the source announced other totals
+	ProblemSilent     = "silent-source"
+	ProblemUnexpected = "unexpected-source" // the roster does not name it
+	ProblemMarker     = "marker"            // no end-of-trade-date marker came
+	ProblemMarkers    = "marker-conflict"   // two markers say different things
+	ProblemGap        = "gap"
+	ProblemRejected   = "rejected"
+	ProblemConflict   = "conflict"
+	ProblemCount      = "count"  // the source announced another number of records
+	ProblemTotals     = "totals" // the source announced other totals
+	ProblemReference  = "unknown-reference"
 )
 
 // Problem is one reason why a trade date cannot be sealed.
@@ -256,10 +259,10 @@ type Statement struct {
 type Adjustment struct {
 	ID          string `json:"id"`
 	Statement   string `json:"statement"` // the sealed bill that it refers to
-	Line        int64  `json:"line"`      // and the line of it
 	Member      string `json:"member"`
 	MPID        string `json:"mpid"`
-	Cause       string `json:"cause"` // bust, correct, late
+	Charge      string `json:"charge"` // the line of it: charge, fee code, tape, price band
+	Cause       string `json:"cause"`  // bust, correct, late
 	MatchNumber int64  `json:"match_number"`
 	Leg         int64  `json:"leg,omitempty"`
 	Amount      string `json:"amount"` // decimal

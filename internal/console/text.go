@@ -174,10 +174,10 @@ func (r StatementRun) WriteText(w io.Writer) error {
 	}
 	if len(r.Adjustments) > 0 {
 		fmt.Fprintf(w, "Adjustments to the statements of %s, run %s\n", r.TradeDate, r.Run)
-		t := terminal.Table{Indent: "  ", Columns: []terminal.Column{terminal.Left("statement"), terminal.Right("line"), terminal.Left("mpid"), terminal.Left("cause"),
-			terminal.Right("match"), terminal.Right("amount"), terminal.Left("reason")}}
+		t := terminal.Table{Indent: "  ", Columns: []terminal.Column{terminal.Left("statement"), terminal.Left("mpid"), terminal.Left("line"), terminal.Left("cause"),
+			terminal.Right("match"), terminal.Right("amount")}}
 		for _, a := range r.Adjustments {
-			t.Add(a.Statement, fmt.Sprint(a.Line), a.MPID, a.Cause, fmt.Sprint(a.MatchNumber), terminal.Amount(a.Amount), a.Reason)
+			t.Add(a.Statement, a.MPID, a.Charge, a.Cause, fmt.Sprint(a.MatchNumber), terminal.Amount(a.Amount))
 		}
 		if err := t.Write(w); err != nil {
 			return err

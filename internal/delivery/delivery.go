@@ -320,6 +320,19 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 	return nil
 }
 
+// Unfed runs fn, during which no stream can begin to feed the table. Where one
+// does already, fn is not run and the stream is returned.
+func (m *Manager) Unfed(namespace, table string, fn func() error) (record.StreamName, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, s := range m.streams {
+		if s.cfg.Namespace == namespace && s.cfg.Table == table {
+			return name, nil
+		}
+	}
+	return "", fn()
+}
+
 // Stream returns the named stream or ErrNotFound.
 func (m *Manager) Stream(name record.StreamName) (*Stream, error) {
 	m.mu.RLock()

@@ -99,8 +99,8 @@ func (id ID) AppendText(dst []byte) []byte {
 }
 
 // IDs writes the RecordIds of one key. What the key contributes to the text and
-// to the checksum is computed once: 10 ns an id instead of 50, and a put answers
-// with 500.
+// to the checksum is computed once, which makes an id three times as cheap; a put
+// answers with 500.
 type IDs struct {
 	key  Key
 	head [38]byte
@@ -122,10 +122,11 @@ func NewIDs(k Key) IDs {
 // Key returns the key.
 func (ids *IDs) Key() Key { return ids.key }
 
-// hexPairs are the two digits of every byte.
-var hexPairs = func() (pairs [256][2]byte) {
+// hexPairs are the two digits of every byte, the first in the low bits.
+var hexPairs = func() (pairs [256]uint16) {
+	const digits = "0123456789abcdef"
 	for i := range pairs {
-		hex.Encode(pairs[i][:], []byte{byte(i)})
+		pairs[i] = uint16(digits[i>>4]) | uint16(digits[i&15])<<8
 	}
 	return pairs
 }()
@@ -138,7 +139,7 @@ func (ids *IDs) AppendText(dst []byte, o Offset) []byte {
 	dst = append(dst, ids.head[:]...)
 	var text [24]byte
 	for i, c := range b {
-		copy(text[2*i:], hexPairs[c][:])
+		binary.LittleEndian.PutUint16(text[2*i:], hexPairs[c])
 	}
 	return append(dst, text[:]...)
 }

@@ -2,8 +2,13 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tapehouse/tapehouse/internal/calendar"
@@ -155,15 +160,194 @@ func (s closeBackend) Verify(ctx context.Context, q console.VerifyRequest) (cons
 
 // Statements implements console.Backend.
 func (s closeBackend) Statements(ctx context.Context, q console.StatementsRequest) (console.StatementRun, error) {
-	return console.StatementRun{}, errors.New("statements: " + strings.TrimSpace(q.TradeDate))
+	d, err := tradeDate(q.TradeDate)
+	if err != nil {
+		return console.StatementRun{}, err
+	}
+	if q.Adjustments {
+		return s.adjustments(ctx, d)
+	}
+	r, err := s.market.Statements(ctx, d, q.Version)
+	if err != nil {
+		return console.StatementRun{}, closeError(err)
+	}
+	m := r.Manifest
+	out := console.StatementRun{TradeDate: m.TradeDate, Version: m.Version, Run: fmt.Sprintf("%s/v%d", m.TradeDate, m.Version), Tag: m.Tag,
+		Directory: r.Dir, Existed: r.Identical, Total: m.Amount, Lines: int64(m.Lines)}
+	sum := sha256.New()
+	for _, st := range m.Statements {
+		out.Statements = append(out.Statements, console.Statement{ID: st.ID, Member: st.Member, Lines: int64(st.Lines), Amount: st.Amount,
+			File: filepath.Join(r.Dir, st.File), SHA256: st.SHA256})
+		_, _ = io.WriteString(sum, st.SHA256) // a hash never fails
+	}
+	out.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	return out, nil
+}
+
+// adjustments makes an adjustment run, or answers with the former ones where
+// nothing new is known.
+func (s closeBackend) adjustments(ctx context.Context, d calendar.TradeDate) (console.StatementRun, error) {
+	run, err := s.market.Adjust(ctx, d, adminUser)
+	if err != nil {
+		return console.StatementRun{}, closeError(err)
+	}
+	c, _, err := s.market.Certificate(ctx, d, 0)
+	if err != nil {
+		return console.StatementRun{}, closeError(err)
+	}
+	out := console.StatementRun{TradeDate: c.TradeDate, Version: c.Version, Tag: c.Tag, Directory: filepath.Join(s.dir("statements"), c.TradeDate, fmt.Sprintf("v%d", c.Version)),
+		Run: fmt.Sprintf("%s/v%d", c.TradeDate, c.Version), Total: "0"}
+	if run == nil {
+		runs, err := s.market.Adjustments(ctx, d, c.Version)
+		if err != nil {
+			return console.StatementRun{}, closeError(err)
+		}
+		out.Existed = true
+		if len(runs) == 0 {
+			return out, nil
+		}
+		run = &runs[len(runs)-1]
+	}
+	out.Run, out.Total, out.SHA256, out.Lines = fmt.Sprintf("%s/adjustments-%d", out.Run, run.Run), run.Amount, run.SHA256, int64(len(run.Lines))
+	for i, l := range run.Lines {
+		a := console.Adjustment{ID: fmt.Sprintf("%s/%d", out.Run, i+1), Statement: fmt.Sprintf("%s/v%d/%s", run.TradeDate, run.Version, l.Member),
+			Member: l.Member, Amount: l.Amount}
+		var key []string
+		for _, f := range l.Key {
+			if f.Name == "mpid" {
+				a.MPID = f.Value
+				continue
+			}
+			key = append(key, f.Value)
+		}
+		a.Charge = strings.Join(key, " ")
+		if len(l.Records) > 0 {
+			r := l.Records[0]
+			a.Cause, a.MatchNumber, a.Reason = r.Action, r.MatchNumber, r.Reason
+		}
+		out.Adjustments = append(out.Adjustments, a)
+	}
+	return out, nil
 }
 
 // Explain implements console.Backend.
 func (s closeBackend) Explain(ctx context.Context, q console.ExplainRequest) (console.Explanation, error) {
-	return console.Explanation{}, errors.New("explain")
+	e, err := s.market.ExplainCharge(ctx, q.Statement, int(q.Line))
+	if err != nil {
+		return console.Explanation{}, closeError(err)
+	}
+	out := console.Explanation{Statement: e.Statement, Line: int64(e.Line), Charge: e.Computation, Amount: e.Amount, Legs: int64(len(e.Legs)),
+		Columns: append([]string{"record_id", "counted"}, e.LegColumns...)}
+	for i, l := range e.Legs {
+		if q.Limit > 0 && i == q.Limit {
+			break
+		}
+		counted := fmt.Sprint(l.Counted)
+		row := []*string{&l.RecordID, &counted}
+		for k := range l.Values {
+			row = append(row, &l.Values[k])
+		}
+		out.Rows = append(out.Rows, row)
+	}
+	return out, nil
 }
 
 // Status implements console.Backend.
 func (s closeBackend) Status(ctx context.Context, q console.StatusRequest) (console.Status, error) {
-	return console.Status{}, errors.New("status")
+	dates, err := s.market.Status(ctx)
+	if err != nil {
+		return console.Status{}, closeError(err)
+	}
+	out := console.Status{TradeDates: []console.TradeDateStatus{}}
+	for _, d := range dates {
+		if q.TradeDate == "" || d.TradeDate == q.TradeDate {
+			out.TradeDates = append(out.TradeDates, dateStatus(d))
+		}
+	}
+	if len(out.TradeDates) == 0 && q.TradeDate != "" {
+		d, err := tradeDate(q.TradeDate)
+		if err != nil {
+			return out, err
+		}
+		report, err := s.market.Readiness(ctx, d)
+		if err != nil {
+			return out, closeError(err)
+		}
+		state := market.StateIncomplete
+		if report.Ready {
+			state = market.StateReady
+		}
+		out.TradeDates = append(out.TradeDates, dateStatus(market.DateStatus{TradeDate: d.String(), State: state, DeadlineIs: market.DeadlineOnTrack, Report: report}))
+	}
+	return out, nil
+}
+
+// deadlineWords are the console's words for the state of a deadline.
+var deadlineWords = map[market.DeadlineState]string{market.DeadlineNone: "none", market.DeadlineOnTrack: "expected",
+	market.DeadlineMet: "met", market.DeadlinePredicted: "at-risk", market.DeadlineMissed: "missed"}
+
+func dateStatus(d market.DateStatus) console.TradeDateStatus {
+	out := console.TradeDateStatus{TradeDate: d.TradeDate, Version: d.Version, Certificate: d.Certificate, SealedAt: d.SealedAt, ExpectedSealAt: d.Expected,
+		DeadlineAt: d.Deadline, DeadlineState: deadlineWords[d.DeadlineIs], Late: d.LateOriginals, Corrections: d.LaterCorrections}
+	switch {
+	case d.State == market.StateSealed:
+		out.State = console.StateSealed
+	case d.State == market.StateReady:
+		out.State = console.StateReady
+	default:
+		out.State = console.StateBlocked
+	}
+	if d.Report == nil {
+		return out
+	}
+	out.Problems = problems(d.Report.Findings)
+	for _, w := range d.Report.Waivers {
+		out.Waivers = append(out.Waivers, waiver(w))
+	}
+	for _, a := range d.Report.Sources {
+		out.Sources = append(out.Sources, source(a, d.Report.Findings))
+	}
+	for _, f := range d.Report.Findings {
+		if f.Check == market.CheckSilent && f.Status != market.Passed {
+			st := console.SourceSilent
+			if f.Status == market.Waived {
+				st = console.SourceWaived
+			}
+			out.Sources = append(out.Sources, console.Source{Source: f.Source, Session: f.Session, Stream: f.Stream, Expected: true, State: st, Announced: -1})
+		}
+	}
+	slices.SortStableFunc(out.Sources, func(a, b console.Source) int { return strings.Compare(a.Source, b.Source) })
+	for _, src := range out.Sources {
+		if out.State == console.StateBlocked && (src.State == console.SourceSilent || src.State == console.SourceSpeaking) {
+			out.State = console.StateOpen
+		}
+	}
+	return out
+}
+
+// source tells a source's account, and by its findings how it stands.
+func source(a market.SourceAccount, findings []market.Finding) console.Source {
+	out := console.Source{Source: a.Source, Session: a.Session, Epoch: a.Epoch, Stream: a.Stream, Expected: true, State: console.SourceSpeaking,
+		Announced: -1, Rows: a.Rows, Rejected: a.Rejected, Missing: a.Missing, FirstSeq: a.First, LastSeq: a.Last}
+	if a.Marker != nil {
+		out.State, out.Announced = console.SourceComplete, a.Marker.Count
+	}
+	for _, f := range findings {
+		if f.Source != a.Source || f.Session != "" && f.Session != a.Session || f.Epoch != 0 && f.Epoch != a.Epoch || f.Status == market.Passed {
+			continue
+		}
+		switch {
+		case f.Check == market.CheckUnexpected:
+			out.Expected = false
+		case f.Check == market.CheckConflict:
+			out.Conflicts = f.Count
+		}
+		switch {
+		case f.Status == market.Failed && a.Marker != nil:
+			out.State = console.SourceDefect
+		case f.Status == market.Waived && out.State != console.SourceDefect:
+			out.State = console.SourceWaived
+		}
+	}
+	return out
 }

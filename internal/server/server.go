@@ -276,9 +276,15 @@ func (s *Server) openEngine(ctx context.Context) error {
 		return err
 	}
 	s.warehouse = warehouse.New(warehouse.Options{Engine: s.engine, Catalog: s.catalog, Store: s.lake, Staging: s.dir("staging"),
-		Views: s.views, Logger: s.logger, Version: s.version, SearchPath: []string{s.pack.Namespace, "public"},
+		Views: s.views, Unfed: s.unfed, Logger: s.logger, Version: s.version, SearchPath: []string{s.pack.Namespace, "public"},
 		StatementTimeout: time.Duration(s.cfg.SQL.StatementTimeout)})
 	return s.installPack(ctx)
+}
+
+// unfed lets a table be dropped when no stream feeds it.
+func (s *Server) unfed(table catalog.Name, drop func() error) (string, error) {
+	stream, err := s.delivery.Unfed(table.Namespace, table.Table, drop)
+	return string(stream), err
 }
 
 // openDoors opens the listeners.

@@ -63,6 +63,7 @@ func (s *Server) openClose(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the close: %w", err)
 	}
+	s.market.Watch()
 	s.onClose(func(context.Context) error { return s.market.Close() })
 	return nil
 }

@@ -180,7 +180,7 @@ type Progress struct {
 // NewProgress writes to w: on a terminal in place, else a line at most every so
 // often.
 func NewProgress(w io.Writer, every time.Duration) *Progress {
-	return &Progress{w: w, redraw: Is(w), every: every}
+	return &Progress{w: w, redraw: Is(w), every: every, printed: time.Now()}
 }
 
 // Set changes the line.

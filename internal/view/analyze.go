@@ -19,9 +19,11 @@ func (e *notDelta) Error() string { return e.reason }
 
 func notByDelta(format string, args ...any) error { return &notDelta{fmt.Sprintf(format, args...)} }
 
-// volatileFunctions answer something else each time, so that no view may hold
-// them.
-var volatileFunctions = map[string]bool{"random": true, "gen_random_uuid": true, "uuid": true, "uuidv4": true, "uuidv7": true, "now": true, "today": true,
+// volatileFunctions answer something else each time or to each user, so that no
+// view may hold them. Some are written without parentheses, as a column is.
+var volatileFunctions = map[string]bool{"localtime": true, "localtimestamp": true, "current_user": true, "session_user": true, "user": true, "current_role": true,
+	"current_schema": true, "current_catalog": true, "current_database": true, "current_schemas": true,
+	"random": true, "gen_random_uuid": true, "uuid": true, "uuidv4": true, "uuidv7": true, "now": true, "today": true,
 	"current_timestamp": true, "get_current_timestamp": true, "transaction_timestamp": true, "current_date": true, "current_time": true, "get_current_time": true,
 	"current_localtime": true, "current_localtimestamp": true, "nextval": true, "currval": true, "setseed": true, "reservoir_quantile": true}
 
@@ -61,7 +63,7 @@ func analyze(ctx context.Context, e *engine.Engine, d Definition, relations map[
 		return layout{}, err
 	}
 	a.tree = tree
-	if err := a.refuse(); err != nil {
+	if err := a.refuse(empty); err != nil {
 		return layout{}, err
 	}
 	l, err := a.byDelta(ctx, empty)
@@ -86,9 +88,21 @@ func analyze(ctx context.Context, e *engine.Engine, d Definition, relations map[
 }
 
 // refuse names what no view may have, and makes column references plain.
-func (a *analyzer) refuse() error {
+func (a *analyzer) refuse(relations map[engine.Name]engine.Relation) error {
 	var err error
+	columns := map[string]bool{}
+	for _, r := range relations {
+		for _, f := range r.Schema.Fields {
+			columns[strings.ToLower(f.Name)] = true
+		}
+	}
 	walk(a.tree, func(n node) bool {
+		if names := list(n, "column_names"); str(n, "class") == "COLUMN_REF" && len(names) == 1 {
+			word, _ := names[0].(string)
+			if word = strings.ToLower(word); volatileFunctions[word] && !columns[word] {
+				err = &UnsupportedError{What: word, Hint: "its answer changes without any change of a table; use it where the view is read"}
+			}
+		}
 		if name := strings.ToLower(str(n, "function_name")); volatileFunctions[name] || name == "age" && len(list(n, "children")) == 1 {
 			err = &UnsupportedError{What: name + "()", Hint: "its answer changes without any change of a table; use it where the view is read"}
 		}

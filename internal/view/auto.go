@@ -47,7 +47,7 @@ func (m *Manager) consider(ctx context.Context, v *view) {
 	}
 	var r Result
 	if err == nil {
-		r, err = m.refresh(ctx, v, true)
+		r, err = m.refresh(ctx, v, byLoop)
 	}
 	now := time.Now()
 	v.mu.Lock()

@@ -35,6 +35,7 @@ type world struct {
 	engine  *engine.Engine
 	views   *Manager
 	tail    map[catalog.Name][]engine.TailFile
+	schemas map[catalog.Name]record.Schema // as created
 }
 
 // Resolve implements engine.Tables as the server does.
@@ -74,7 +75,7 @@ func (w *world) Tail(_ context.Context, n engine.Name, _ record.Vector, _ bool) 
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), tail: map[catalog.Name][]engine.TailFile{}}
+	w := &world{t: t, dir: t.TempDir(), tail: map[catalog.Name][]engine.TailFile{}, schemas: map[catalog.Name]record.Schema{}}
 	for _, d := range []string{"lake", "staging", "spill", "meta"} {
 		if err := os.Mkdir(filepath.Join(w.dir, d), 0o700); err != nil {
 			t.Fatal(err)
@@ -98,12 +99,12 @@ func newWorld(t testing.TB) *world {
 			t.Error(err)
 		}
 	})
-	w.create(trades, "trade_date",
+	w.create(trades,
 		record.Field{Name: "trade_date", Type: record.Type{Kind: record.Date}}, record.Field{Name: "symbol", Type: record.Type{Kind: record.String}},
 		record.Field{Name: "mpid", Type: record.Type{Kind: record.String}}, record.Field{Name: "price", Type: record.Type{Kind: record.Decimal, Precision: 18, Scale: 4}},
 		record.Field{Name: "qty", Type: record.Type{Kind: record.Int}}, record.Field{Name: "fee", Type: record.Type{Kind: record.Decimal, Precision: 9, Scale: 2}},
 		record.Field{Name: "ratio", Type: record.Type{Kind: record.Double}}, record.Field{Name: "ts", Type: record.Type{Kind: record.TimestampTZ}})
-	w.create(members, "", record.Field{Name: "mpid", Type: record.Type{Kind: record.String}}, record.Field{Name: "firm", Type: record.Type{Kind: record.String}},
+	w.create(members, record.Field{Name: "mpid", Type: record.Type{Kind: record.String}}, record.Field{Name: "firm", Type: record.Type{Kind: record.String}},
 		record.Field{Name: "tier", Type: record.Type{Kind: record.Int}})
 	return w
 }
@@ -123,12 +124,13 @@ func (w *world) reopen(o Options) {
 	}
 }
 
-func (w *world) create(n catalog.Name, partitionBy string, fields ...record.Field) {
+func (w *world) create(n catalog.Name, fields ...record.Field) {
 	w.t.Helper()
-	if _, err := w.catalog.CreateTable(w.t.Context(), catalog.TableSpec{Name: n, Fields: fields}); err != nil {
+	t, err := w.catalog.CreateTable(w.t.Context(), catalog.TableSpec{Name: n, Fields: fields})
+	if err != nil {
 		w.t.Fatal(err)
 	}
-	_ = partitionBy // the tables of these tests are small: no partitions
+	w.schemas[n] = t.Schema
 }
 
 func (w *world) load(n catalog.Name) *catalog.Table {
@@ -144,7 +146,7 @@ func (w *world) load(n catalog.Name) *catalog.Table {
 func (w *world) export(n catalog.Name, q engine.Query) (path string, rows int64) {
 	w.t.Helper()
 	path = filepath.Join(w.dir, "staging", "test-"+uuid.NewString()+".parquet")
-	x, err := w.engine.Export(w.t.Context(), q, engine.ExportSpec{Path: path, Schema: w.load(n).Schema})
+	x, err := w.engine.Export(w.t.Context(), q, engine.ExportSpec{Path: path, Schema: w.schemas[n]})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -196,12 +198,20 @@ func (w *world) addTail(n catalog.Name, sql string) {
 	w.tail[n] = append(w.tail[n], engine.TailFile{Path: path, Rows: rows})
 }
 
-// flush commits the tail.
+// flush commits the tail. Its files stay: a pin may hold them.
 func (w *world) flush(n catalog.Name) {
 	w.t.Helper()
 	c := catalog.Commit{Table: n}
 	for _, f := range w.tail[n] {
-		c.Add = append(c.Add, w.put(n, f.Path))
+		data, err := os.ReadFile(f.Path)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		path := f.Path + ".flushed"
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+		c.Add = append(c.Add, w.put(n, path))
 	}
 	if len(c.Add) > 0 {
 		w.commit(c)

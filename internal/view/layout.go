@@ -20,8 +20,8 @@ const (
 	modeQuery  mode = "query"  // nothing: computed at each reading
 )
 
-// layoutVersion is the version of layout. A view of an older one is analysed
-// anew and rebuilt at the next start.
+// layoutVersion is the version of layout's form. A program refuses views of a
+// newer one.
 const layoutVersion = 1
 
 // layout is what the analysis of a definition found: the state's columns and

@@ -314,7 +314,7 @@ func (m *Manager) create(ctx context.Context, d Definition) (*view, error) {
 	if err := m.at("state created"); err != nil {
 		return nil, err // as after a crash
 	}
-	if _, err := m.refreshOnce(ctx, v, write); err != nil {
+	if _, err := m.refreshOnce(ctx, v, false, write); err != nil {
 		if errors.Is(err, catalog.ErrPoisoned) {
 			return nil, err
 		}

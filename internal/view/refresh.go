@@ -50,10 +50,29 @@ func (m *Manager) Refresh(ctx context.Context, name catalog.Name) (Result, error
 	if err != nil {
 		return Result{}, err
 	}
-	return m.refresh(ctx, v, false)
+	return m.refresh(ctx, v, byUser)
 }
 
-func (m *Manager) refresh(ctx context.Context, v *view, auto bool) (r Result, err error) {
+// Rebuild computes a view's state from scratch, whatever it is: the peer of
+// Refresh in a benchmark, and what an operator who mistrusts a state asks for.
+func (m *Manager) Rebuild(ctx context.Context, name catalog.Name) (Result, error) {
+	v, err := m.find(name)
+	if err != nil {
+		return Result{}, err
+	}
+	return m.refresh(ctx, v, byRebuild)
+}
+
+// trigger is who asks for a refresh.
+type trigger uint8
+
+const (
+	byUser trigger = iota
+	byLoop
+	byRebuild
+)
+
+func (m *Manager) refresh(ctx context.Context, v *view, by trigger) (r Result, err error) {
 	release, err := v.acquire(ctx)
 	if err != nil {
 		return r, err
@@ -67,15 +86,15 @@ func (m *Manager) refresh(ctx context.Context, v *view, auto bool) (r Result, er
 		if err != nil {
 			status = "Refresh failed. " + err.Error()
 		}
-		if !auto || r.Outcome != UpToDate {
-			m.remember(Refresh{View: v.def.Name, Owner: v.def.Owner, StartedAt: startedAt, EndedAt: m.now().UTC(), Auto: auto, Status: status})
+		if by != byLoop || r.Outcome != UpToDate {
+			m.remember(Refresh{View: v.def.Name, Owner: v.def.Owner, StartedAt: startedAt, EndedAt: m.now().UTC(), Auto: by == byLoop, Status: status})
 		}
 	}()
 	if v.layout.Mode == modeQuery {
 		return Result{Outcome: Recomputed, Reason: "it is computed at each reading (" + v.layout.Reason + ")"}, nil
 	}
 	for try := 1; ; try++ {
-		r, err = m.refreshOnce(ctx, v)
+		r, err = m.refreshOnce(ctx, v, by == byRebuild)
 		if err == nil {
 			break
 		}
@@ -180,8 +199,9 @@ func (m *Manager) countRows(ctx context.Context, v *view, tables []*catalog.Tabl
 }
 
 // refreshOnce is steps 1 to 4 of the protocol. ErrConflict means that the state
-// was changed meanwhile. documents become visible with the state.
-func (m *Manager) refreshOnce(ctx context.Context, v *view, documents ...catalog.DocumentWrite) (Result, error) {
+// was changed meanwhile. anew recomputes in any case; documents become visible
+// with the state.
+func (m *Manager) refreshOnce(ctx context.Context, v *view, anew bool, documents ...catalog.DocumentWrite) (Result, error) {
 	tables, err := m.o.Catalog.LoadAll(ctx, v.tables)
 	if err != nil {
 		return Result{}, err
@@ -189,6 +209,12 @@ func (m *Manager) refreshOnce(ctx context.Context, v *view, documents ...catalog
 	j, err := m.judge(ctx, v, tables)
 	if err != nil {
 		return Result{}, err
+	}
+	if anew && j.outcome != Recomputed {
+		j.outcome, j.reason, j.moved = Recomputed, "it was asked for", true
+		if err := m.countRows(ctx, v, tables, &j); err != nil {
+			return Result{}, err
+		}
 	}
 	r := Result{Outcome: j.outcome, Reason: j.reason, DeltaRows: j.rows}
 	if !j.moved && len(documents) == 0 {

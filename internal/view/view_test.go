@@ -161,7 +161,7 @@ func TestRecomputedViews(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	w := newWorld(t)
-	for _, sql := range []string{`SELECT symbol, random() AS r FROM eq.trades`, `SELECT count(*) AS n FROM eq.trades WHERE ts < now()`,
+	for _, sql := range []string{`SELECT symbol, random() AS r FROM eq.trades`, `SELECT count(*) AS n FROM eq.trades WHERE ts < now()`, `SELECT count(*) AS n FROM eq.trades WHERE trade_date < current_date`,
 		`SELECT symbol FROM eq.trades TABLESAMPLE 10%`, `SELECT age(CAST(ts AS TIMESTAMP)) AS a FROM eq.trades`} {
 		err := w.views.Create(t.Context(), Definition{Name: catalog.Name{Namespace: "eq", Table: "v"}, Query: sql, Tables: []catalog.Name{trades}, Columns: make([]catalog.Column, 1)})
 		if !errors.Is(err, ErrUnsupported) {

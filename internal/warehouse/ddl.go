@@ -304,7 +304,16 @@ func (s *Session) dropTable(ctx context.Context, name catalog.Name) error {
 	if len(t.Through()) > 0 {
 		return errorf("2BP01", "cannot drop table %s because a delivery stream has fed it", name).hint("delete the stream; its table is kept as the record of what it delivered")
 	}
-	return s.w.o.Catalog.DropTable(ctx, name)
+	drop := func() error { return s.w.o.Catalog.DropTable(ctx, name) }
+	if s.w.o.Unfed == nil {
+		return drop()
+	}
+	// A stream that has delivered nothing yet may hold acknowledged records.
+	stream, err := s.w.o.Unfed(name, drop)
+	if stream != "" {
+		return errorf("2BP01", "cannot drop table %s because delivery stream %s feeds it", name, stream).hint("delete the stream first; a table to which it has delivered is kept")
+	}
+	return err
 }
 
 func (s *Session) addColumn(ctx context.Context, p addColumn) error {

@@ -248,6 +248,9 @@ func (s *Session) overlay(ctx context.Context, pin *engine.Pin, release func(), 
 	for _, v := range p.views {
 		if v.view.Bind != nil {
 			if err := v.view.Bind(ctx, pin, relations); err != nil {
+				for _, f := range viewReleases {
+					f()
+				}
 				release()
 				return nil, nil, err
 			}

@@ -400,6 +400,11 @@ func (s *Session) lookup(ctx context.Context, schema, name string) (*relation, e
 				}
 				return rel, nil
 			}
+			if state, err := s.isViewState(ctx, key); err != nil {
+				return nil, err
+			} else if state {
+				continue
+			}
 		}
 		if s.tx != nil && s.tx.pin != nil {
 			if r, ok := s.tx.pin.Relation(engine.Name(key)); ok {

@@ -97,7 +97,7 @@ func (s *Session) state(ctx context.Context) (*catalogState, error) {
 		return nil, err
 	}
 	for _, t := range loaded {
-		if t == nil || views[t.Name] != nil {
+		if t == nil || views[t.Name] != nil || t.Properties[propertyView] != "" {
 			continue
 		}
 		c.objects = append(c.objects, catalogObject{schema: t.Name.Namespace, name: t.Name.Table, kind: "r", columns: tableColumns(t), table: t})
@@ -119,6 +119,26 @@ func (s *Session) state(ctx context.Context) (*catalogState, error) {
 		}
 	}
 	return c, nil
+}
+
+// The table that holds a materialized view's state: it has the property, and
+// its name is the view's after the prefix. SQL does not see it.
+const (
+	propertyView    = "tapehouse.view"
+	prefixViewState = "__state_"
+)
+
+// isViewState reports whether a table holds a view's state.
+func (s *Session) isViewState(ctx context.Context, name catalog.Name) (bool, error) {
+	own, ok := strings.CutPrefix(name.Table, prefixViewState)
+	if !ok {
+		return false, nil
+	}
+	v, err := s.w.o.Views.Read(ctx, catalog.Name{Namespace: name.Namespace, Table: own})
+	if err == nil && v != nil && v.Release != nil {
+		v.Release()
+	}
+	return v != nil, err
 }
 
 // tableColumns are all columns of a managed table with their SQL types.

@@ -105,6 +105,10 @@ type Options struct {
 	Store   lake.Store // where INSERT puts data files
 	Staging string     // directory of local files before they are put; one of the engine's AllowedDirs
 	Views   Views      // nil: there are none
+	// Unfed runs drop unless a delivery stream feeds the table, and holds new
+	// streams back meanwhile; where one does, drop is not run and the stream is
+	// named. nil: there are no streams.
+	Unfed   func(table catalog.Name, drop func() error) (stream string, err error)
 	Logger  *slog.Logger
 	Now     func() time.Time // nil: time.Now
 	Version string           // the program's version
