@@ -3,6 +3,7 @@ package benchmark
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 )
 
@@ -20,6 +21,7 @@ type ingested struct {
 	Fresh            quantiles `json:"freshness"`
 	View             bool      `json:"view"`
 	Retries          int64     `json:"retries"`
+	Others           float64   `json:"other_processes_percent"` // of the machine's processor time
 }
 
 func ingest(ctx context.Context, o Options, r *reporter) (any, error) {
@@ -60,6 +62,9 @@ func (i ingested) print(r *reporter) {
 		r.printf(", server %.0f ns CPU a record, clients %.0f ns", i.ServerNanos, i.ClientNanos)
 	}
 	r.printf(", peak RSS %d MiB\n  acknowledgement %s\n  freshness       %s (%d queries)\n", i.PeakBytes>>20, i.Ack, i.Fresh, i.Fresh.N)
+	if i.Others >= 2 {
+		r.printf("  other processes had %.0f %% of the machine\n", i.Others)
+	}
 	if !i.View {
 		r.printf("  without a view: this server keeps none\n")
 	}
@@ -82,6 +87,10 @@ func ingestOnce(ctx context.Context, o Options, l load) (_ ingested, err error) 
 	if err != nil {
 		return ingested{}, err
 	}
+	all, err := busy()
+	if err != nil {
+		return ingested{}, err
+	}
 	client := ownCPU()
 	got, err := l.run(ctx, s)
 	if err != nil {
@@ -93,11 +102,20 @@ func ingestOnce(ctx context.Context, o Options, l load) (_ ingested, err error) 
 		return ingested{}, err
 	}
 	server = after - server
+	others, err := busy()
+	if err != nil {
+		return ingested{}, err
+	}
+	others -= all + client
+	if s.serving == nil {
+		others -= server
+	}
 	n := float64(got.records)
 	one := ingested{
 		RecordsPerSecond: n / got.wall.Seconds(), Records: got.records, DocumentBytes: got.documentBytes(), Seconds: got.wall.Seconds(),
 		ServerNanos: float64(server) / n, ClientNanos: float64(client) / n,
 		Ack: got.ackQuantiles(), Fresh: got.freshQuantiles(), View: view, Retries: got.retried,
+		Others: max(0, 100*float64(others)/float64(got.wall)/float64(runtime.NumCPU())),
 	}
 	if s.serving != nil {
 		one.ServerNanos, one.BothNanos = 0, true

@@ -169,7 +169,7 @@ func probe(ctx context.Context, conn *pgx.Conn, lanes []*lane, stop <-chan struc
 			continue
 		}
 		var rows int
-		err := conn.QueryRow(ctx, "SELECT count(*) FROM bench.trades WHERE source = $1 AND seq = $2", pgx.QueryExecModeSimpleProtocol, ln.source.name, seq).Scan(&rows)
+		err := conn.QueryRow(ctx, "SELECT count(*) FROM bench.trades WHERE source = $1 AND seq = $2", ln.source.name, seq).Scan(&rows)
 		switch {
 		case ctx.Err() != nil:
 			return took, nil

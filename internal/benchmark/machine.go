@@ -92,6 +92,29 @@ func peakMemoryOf(pid int) (int64, error) {
 	return kib << 10, err
 }
 
+// busy is the processor time that all processes together have used since the
+// machine started, without what the hypervisor took away.
+func busy() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	f := strings.Fields(line) // cpu user nice system idle iowait irq softirq steal …
+	if len(f) < 8 {
+		return 0, fmt.Errorf("/proc/stat begins with %q", line)
+	}
+	var ticks int64
+	for _, i := range []int{1, 2, 3, 6, 7} {
+		n, err := strconv.ParseInt(f[i], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * tick, nil
+}
+
 // ownCPU is the processor time of this process.
 func ownCPU() time.Duration {
 	var u syscall.Rusage

@@ -51,7 +51,8 @@ func empty(dir string, entries []fs.DirEntry) error {
 	if _, err := os.Stat(filepath.Join(dir, markerFile)); err != nil {
 		return fmt.Errorf("%w %s is not empty and is no demo's: choose another with --data", ErrDirectory, dir)
 	}
-	lock, err := fsys.OS.Lock(filepath.Join(dir, "LOCK"))
+	name := filepath.Join(dir, "LOCK")
+	lock, err := fsys.OS.Lock(name)
 	var locked fsys.ErrLocked
 	if errors.As(err, &locked) {
 		return fmt.Errorf("%w %s: a server (process %d) runs on it: stop it, or choose another directory with --data", ErrDirectory, dir, locked.PID)
@@ -60,6 +61,9 @@ func empty(dir string, entries []fs.DirEntry) error {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	if err := lock.Close(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDirectory, err)
+	}
+	if err := os.Remove(name); err != nil {
 		return fmt.Errorf("%w: %w", ErrDirectory, err)
 	}
 	for _, e := range entries {

@@ -65,8 +65,8 @@ func (d *demo) summarize() error {
 		fmt.Fprintf(&b, "  %-14s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	fmt.Fprintf(&b, "\n%s\n  %s\n%s\n", rule, d.verdict(), rule)
-	line("records", "%s sent, %s acknowledged, %s rows in the lake", terminal.Count(r.RecordsSent), terminal.Count(r.RecordsAcknowledged), terminal.Count(r.RowsInLake))
-	line("", "%s lost, %s twice, %s altered", terminal.Count(r.Lost), terminal.Count(r.Duplicates), terminal.Count(r.Altered))
+	line("records", "%s sent, %s acknowledged", terminal.Count(r.RecordsSent), terminal.Count(r.RecordsAcknowledged))
+	line("lake", "%s rows: %s lost, %s twice, %s altered", terminal.Count(r.RowsInLake), terminal.Count(r.Lost), terminal.Count(r.Duplicates), terminal.Count(r.Altered))
 	line("rate", "%s records/s over %s, durable when acknowledged", terminal.Count(r.RecordsPerSecond), terminal.Took(d.streamed))
 	line("freshness", "%.0f ms median, %.0f ms p99: acknowledged to visible in SQL", r.FreshnessP50, r.FreshnessP99)
 	line("seal", "%.1f s; certificate %.16s… %s", r.SealSeconds, r.Certificate, map[bool]string{true: "verified", false: "DOES NOT VERIFY"}[r.Verified])
@@ -75,7 +75,7 @@ func (d *demo) summarize() error {
 		line("memory", "%s resident at most (the server)", terminal.Bytes(r.MemoryPeakBytes))
 	}
 	line("scale", "%s of a real day: one market's feed had 268.7 M messages", ShareOfRealDay(d.o.Records))
-	line("", "on %s. Producer, checker and server shared this machine.", realDay)
+	line("", "on %s. Producer and server shared this machine.", realDay)
 	line("data", "%s", d.o.Data)
 	if !d.o.Exit && r.OK {
 		d.next(&b)

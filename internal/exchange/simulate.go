@@ -48,6 +48,7 @@ type Exchange struct {
 
 	recent      [64]recentTrade
 	corrected   int
+	routedBuy   int64 // match number of the last routed purchase
 	nextCorrect int64
 	restarted   int
 	crossQuota  int64

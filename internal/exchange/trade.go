@@ -106,6 +106,9 @@ func (e *Exchange) trade() bool {
 		e.match++
 		a.fee = feeRouted
 		e.leg(i, e.match, 1, a, quantity, in.last)
+		if buy {
+			e.routedBuy = e.match
+		}
 	}
 	return true
 }
@@ -261,8 +264,9 @@ func (e *Exchange) correction(t recentTrade) event {
 	return event{kind: actionCorrect, match: t.match, price: price, hasPrice: true, detail: "price correction", at: e.now}
 }
 
-// BustAfterClose breaks one of the last executions after the close: the record
-// belongs to the trade desk's session of the next trade date, whose first it is.
+// BustAfterClose breaks one of the last executions after the close, a routed
+// purchase first: it has one leg, so that it touches one line of one bill. The
+// record belongs to the trade desk's session of the next trade date, whose first it is.
 // It appends the document to dst; Hash speaks of it until the next call of Next.
 // ok is false if nothing was executed or the calendar ends.
 func (e *Exchange) BustAfterClose(dst []byte) (doc []byte, rec Record, ok bool) {
@@ -270,14 +274,19 @@ func (e *Exchange) BustAfterClose(dst []byte) (doc []byte, rec Record, ok bool) 
 	if !ok {
 		return dst, Record{}, false
 	}
-	t, ok := e.forget()
-	if !ok {
-		return dst, Record{}, false
+	match := e.routedBuy
+	e.routedBuy = 0
+	if match == 0 {
+		t, ok := e.forget()
+		if !ok {
+			return dst, Record{}, false
+		}
+		match = t.match
 	}
 	if e.late == nil {
 		e.late = newFeed(corrections, deskSource, sessionID(deskSource, next, 1))
 	}
-	v := event{kind: actionBust, match: t.match, detail: bustReasons[0], tradeDate: int32(e.cfg.TradeDate),
+	v := event{kind: actionBust, match: match, detail: bustReasons[0], tradeDate: int32(e.cfg.TradeDate),
 		at: closeOf(e.day).Add(15 * time.Minute).UnixNano()}
 	e.late.number(&v)
 	e.last = v

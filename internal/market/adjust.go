@@ -174,7 +174,7 @@ func (a *adjusting) states(ctx context.Context, runs []Adjustment) error {
 		return err
 	}
 	merge(a.below, cut)
-	pin := current.pin(a.d, false)
+	pin := a.pinDate(current, a.d)
 	defer pin.Release()
 	a.new, err = a.later(ctx, a.d, a.c.Version, pin, a.below)
 	return err

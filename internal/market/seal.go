@@ -160,7 +160,7 @@ func (s *sealing) cut(ctx context.Context, frozen *delivery.Frozen) error {
 			}
 		}
 	}
-	pin := st.pin(s.d, true)
+	pin := s.pinDate(st, s.d)
 	s.report, err = s.evaluate(ctx, s.d, pin)
 	pin.Release()
 	if err != nil {
@@ -219,7 +219,7 @@ func (s *sealing) certify(ctx context.Context) (*Certificate, error) {
 	if c.Waivers == nil {
 		c.Waivers = []Waiver{}
 	}
-	pin := s.states.pin(s.d, false)
+	pin := s.pinDate(s.states, s.d)
 	defer pin.Release()
 	var err error
 	if c.Tables, err = s.tableProofs(ctx, pin, s.states, s.d); err != nil {

@@ -507,7 +507,7 @@ func TestRowHashByTheBook(t *testing.T) {
 	c := h.seal()
 	ctx := t.Context()
 	st := must[states](t)(h.market.sealedStates(ctx, c))
-	pin := st.pin(tradeDate, false)
+	pin := h.market.pinDate(st, tradeDate)
 	defer pin.Release()
 	for _, p := range c.Tables {
 		s := st[strings.TrimPrefix(p.Table, "equities.")]

@@ -79,16 +79,30 @@ func (m *Market) stateAt(ctx context.Context, t *catalog.Table, role tableRole, 
 	return s, err
 }
 
-// pin makes a pin of the states; partitioned tables with the files of date d
-// only, unless all is set.
-func (st states) pin(d calendar.TradeDate, all bool) *engine.Pin {
+// pin makes a pin of the states' whole tables.
+func (st states) pin() *engine.Pin { return st.pinned(func(s *state) []catalog.DataFile { return s.files }) }
+
+// pinDate makes a pin that holds what the close of date d reads: of a table with
+// trade dates the files of d alone, unless its records may be about other dates
+// than the one on which their source sent them.
+func (m *Market) pinDate(st states, d calendar.TradeDate) *engine.Pin {
+	return st.pinned(func(s *state) []catalog.DataFile {
+		for i := range m.facts {
+			if f := &m.facts[i]; f.stream.Table == s.tableRole.table && !f.derived {
+				return s.files
+			}
+		}
+		if s.partition == "" {
+			return s.files
+		}
+		return catalog.FilesIn(s.files, int32(d))
+	})
+}
+
+func (st states) pinned(files func(*state) []catalog.DataFile) *engine.Pin {
 	relations := map[engine.Name]engine.Relation{}
 	for _, s := range st {
-		files := s.files
-		if !all && s.partition != "" {
-			files = catalog.FilesIn(files, int32(d))
-		}
-		relations[engine.Name(s.table.Name)] = maintain.Relation(s.schema, files)
+		relations[engine.Name(s.table.Name)] = maintain.Relation(s.schema, files(s))
 	}
 	return engine.NewPin(relations)
 }

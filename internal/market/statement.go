@@ -117,7 +117,7 @@ func (m *Market) execute(ctx context.Context, st states, s *packs.Statement, arg
 		}
 		used[n.Table] = t
 	}
-	pin := used.pin(0, true)
+	pin := used.pin()
 	defer pin.Release()
 	return m.run(ctx, "statement "+s.Name, pin, s.SQL, args...)
 }

@@ -84,7 +84,7 @@ func (v *verification) run(ctx context.Context) error {
 	if err := v.progress(st); err != nil {
 		return err
 	}
-	pin := st.pin(v.d, true)
+	pin := v.pinDate(st, v.d)
 	defer pin.Release()
 	for _, p := range v.c.Tables {
 		s := st[strings.TrimPrefix(p.Table, v.pack.Namespace+".")]

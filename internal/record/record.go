@@ -99,7 +99,7 @@ func (id ID) AppendText(dst []byte) []byte {
 }
 
 // IDs writes the RecordIds of one key. What the key contributes to the text and
-// to the checksum is computed once, which makes an id three times as cheap; a put
+// to the checksum is computed once, which halves the cost of an id; a put
 // answers with 500.
 type IDs struct {
 	key  Key

@@ -1,14 +1,18 @@
 package view
 
 import (
+	"flag"
 	"fmt"
 	"testing"
 )
 
+var benchRows = flag.Int("base-rows", 2_000_000, "rows of the base table in BenchmarkRefresh")
+
 // BenchmarkRefresh measures a refresh after 1 % more rows against computing the
 // state anew. Both end in a durable commit.
 func BenchmarkRefresh(b *testing.B) {
-	const base, files = 2_000_000, 8
+	const files = 8
+	base := *benchRows
 	w := newWorld(b)
 	rows := func(seed, n int) string {
 		return fmt.Sprintf(`SELECT DATE '2026-11-23' + CAST(i %% 2 AS INTEGER) AS trade_date, 'S' || (hash(i + %[1]d) %% 4000) AS symbol, 'M' || (hash(i * 3 + %[1]d) %% 500) AS mpid,
