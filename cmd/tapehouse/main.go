@@ -11,13 +11,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	_ "time/tzdata" // trade dates need New York's clock wherever the program runs
 
 	"github.com/spf13/cobra"
 
-	"github.com/tapehouse/tapehouse/internal/checker"
 	"github.com/tapehouse/tapehouse/internal/console"
+	"github.com/tapehouse/tapehouse/internal/terminal"
 )
 
 // version is set by the linker.
@@ -98,8 +99,6 @@ func report(err error, started bool, cmd *cobra.Command, errs io.Writer) int {
 		if refused.Code == console.CodeRefused {
 			code = exitRefused
 		}
-	case errors.Is(err, checker.ErrLake):
-		code = exitFailure
 	}
 	fmt.Fprintf(errs, "tapehouse: %s\n", err)
 	if refused != nil {
@@ -142,6 +141,7 @@ market opens.
 		PersistentPreRun:  func(*cobra.Command, []string) { *started = true },
 	}
 	root.SetVersionTemplate("tapehouse {{.Version}}\n")
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages |", fmt.Sprintf(".FlagUsagesWrapped %d |", terminal.Width)))
 	root.AddGroup(
 		&cobra.Group{ID: groupStart, Title: "To start with:"},
 		&cobra.Group{ID: groupClose, Title: "The close of a trade date:"},

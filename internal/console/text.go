@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,7 +76,7 @@ func (d TradeDateStatus) WriteText(w io.Writer) error {
 
 // WriteProblems lists problems with their remedies.
 func WriteProblems(w io.Writer, problems []Problem) error {
-	for _, p := range problems {
+	for _, p := range gathered(problems) {
 		mark := "✗"
 		if p.Waived {
 			mark = "~"
@@ -90,6 +91,31 @@ func WriteProblems(w io.Writer, problems []Problem) error {
 		}
 	}
 	return nil
+}
+
+// gathered tells several silent sources as one problem: before the open, and on
+// a trade date on which nothing was put, all of them are.
+func gathered(problems []Problem) []Problem {
+	var out []Problem
+	var silent []string
+	at := 0
+	for _, p := range problems {
+		if p.Kind != ProblemSilent || p.Waived {
+			out = append(out, p)
+			continue
+		}
+		if len(silent) == 0 {
+			at = len(out)
+			out = append(out, p)
+		}
+		silent = append(silent, p.Source)
+	}
+	if len(silent) > 1 {
+		slices.Sort(silent)
+		out[at].Message = fmt.Sprintf("%d expected sources sent nothing, no record and no marker: %s", len(silent), strings.Join(silent, ", "))
+		out[at].Remedy = "start them, or ask them to send the trade date with its end-of-trade-date markers; for one that did not trade, a marker with record_count 0 is enough"
+	}
+	return out
 }
 
 // wrap breaks a text at blanks, so that it fits; lines after the first are

@@ -82,7 +82,7 @@ func (d *Iceberg) write(ctx context.Context, t *catalog.Table, dl Delivery, valu
 	}
 	name += fmt.Sprintf("%s-%012d-%012d-%s.parquet", d.Stream, dl.From, dl.To, id)
 	local := filepath.Join(d.Staging, "flush-"+id+".parquet")
-	meta, err := d.concat(local, parts)
+	meta, err := concatFiles(d.FS, local, parts)
 	if err != nil {
 		return catalog.NewFile{}, fmt.Errorf("assemble %s: %w", name, err)
 	}
@@ -96,8 +96,10 @@ func (d *Iceberg) write(ctx context.Context, t *catalog.Table, dl Delivery, valu
 	return catalog.NewFile{Path: path, Partition: value, Stats: FileStats(meta)}, nil
 }
 
-func (d *Iceberg) concat(local string, parts []TailFile) (meta columnar.FileMeta, err error) {
-	out, err := d.FS.OpenFile(local, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+// concatFiles makes one new file of the row groups of parts, in order. It is
+// not fsynced; if it fails there is none.
+func concatFiles(disk fsys.FS, name string, parts []TailFile) (meta columnar.FileMeta, err error) {
+	out, err := disk.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return meta, err
 	}
@@ -106,12 +108,12 @@ func (d *Iceberg) concat(local string, parts []TailFile) (meta columnar.FileMeta
 			err = cerr
 		}
 		if err != nil {
-			_ = d.FS.Remove(local)
+			_ = disk.Remove(name)
 		}
 	}()
 	sources := make([]columnar.Source, len(parts))
 	for i, p := range parts {
-		in, err := d.FS.OpenFile(p.Path, os.O_RDONLY, 0)
+		in, err := disk.OpenFile(p.Path, os.O_RDONLY, 0)
 		if err != nil {
 			return meta, err
 		}
@@ -195,4 +197,18 @@ func (s *Stream) Stats() Stats {
 		st.Err = err.Error()
 	}
 	return st
+}
+
+// busyRows is the backlog of a pump from which on other work should wait.
+const busyRows = 128 << 10
+
+// Busy reports whether a stream's visibility lags behind its log: background
+// work that nobody waits for should be put off.
+func (m *Manager) Busy() bool {
+	for _, s := range m.Streams() {
+		if int64(m.o.Log.Synced(s.key))-int64(s.appended.Load()) > busyRows {
+			return true
+		}
+	}
+	return false
 }

@@ -81,8 +81,8 @@ func (m *Market) Adjustments(ctx context.Context, d calendar.TradeDate, version 
 // Adjust makes an adjustment run of the version in force: what the corrections
 // and late originals that became known since the seal, or since the last run,
 // change in each line. It returns nil, nil when nothing new is known. The sealed
-// statements are not touched. The run is stored, and its lines written beside
-// the statements as adjustments-<n>.csv.
+// statements are not touched. The run is stored, and its lines are written to
+// <trade date>/v<version>-adjustments/adjustments-<n>.csv below StatementsDir.
 func (m *Market) Adjust(ctx context.Context, d calendar.TradeDate, by string) (*Adjustment, error) {
 	if strings.TrimSpace(by) == "" {
 		return nil, fmt.Errorf("%w adjustment run: who runs it must be named", ErrInvalid)
@@ -311,7 +311,7 @@ func (a *adjusting) legsOf(ctx context.Context, st states, lines *statementResul
 }
 
 // commit stores the run, with tags on what it read, then writes its file. A
-// crash in between is made good by the next run or statement.
+// crash in between is made good by the next call of Adjust.
 func (a *adjusting) commit(ctx context.Context) error {
 	a.run.At = a.o.Now().UTC().Truncate(time.Microsecond)
 	a.run.Tag = fmt.Sprintf("adj-%s-v%d-%d", a.d, a.c.Version, a.run.Run)

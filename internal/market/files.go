@@ -238,7 +238,7 @@ func (r *statementResult) memberFile(c *Certificate, lines []*statementLine) (fi
 func fileName(member string) (string, error) {
 	for _, c := range []byte(member) {
 		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.') {
-			return "", fmt.Errorf("%w member id %q: a statement's file name takes letters, digits, - _ .", ErrInvalid, member)
+			return "", fmt.Errorf("%w member id %q: a statement's file name takes letters, digits, '-', '_' and '.' only", ErrInvalid, member)
 		}
 	}
 	if member == "" || member[0] == '.' || len(member) > 200 || strings.EqualFold(member+".json", manifestName) || strings.HasPrefix(member, "adjustments-") {

@@ -19,10 +19,7 @@
 //   - No float touches an amount.
 //
 // The package knows no exchange: tables, statements and what is proven come
-// from the pack. Of the pack's tables it knows these columns: the roster's and
-// the markers' (docs/formats/pack.md); match_number and leg, by which a
-// correction names an execution; member_id and amount in a member statement;
-// record_stream and record_offset.
+// from the pack; the few columns it needs are listed in the protocol.
 package market
 
 import (

@@ -568,3 +568,68 @@ func TestNoSuchTradeDate(t *testing.T) {
 		t.Fatalf("%v", failed)
 	}
 }
+
+// Records go on arriving while a trade date is sealed: of the next date, and late
+// ones of the same. The certificate tells of the cut, and of nothing else.
+func TestPutsGoOnDuringASeal(t *testing.T) {
+	h := newHouse(t)
+	docs := h.play(3000, nil, nil)
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		defer func() { done <- n }()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			n++
+			next := alter(docs[exchange.StreamOrders][n%100], "session", "ME1-20261123-1")
+			h.put(exchange.StreamOrders, alter(alter(next, "seq", json.Number(fmt.Sprint(n))), "occurred_at", "2026-11-23T15:00:00.000000000Z"))
+		}
+	}()
+	c := h.seal()
+	close(stop)
+	n := <-done
+	if c.factRows() != 3000 || n == 0 {
+		t.Fatalf("%d rows, %d puts", c.factRows(), n)
+	}
+	check(t, h.delivery.Flush(t.Context()))
+	h.verify(0)
+	later := must[*LaterResult](t)(h.market.Later(t.Context(), tradeDate))
+	if !later.IsEmpty() {
+		t.Fatalf("%+v", later)
+	}
+	cut := must[record.Vector](t)(record.ParseVector(c.Log))
+	for _, s := range h.delivery.Streams() {
+		if _, ok := cut[s.Key()]; !ok {
+			t.Errorf("the cut lacks %s", s.Config().Name)
+		}
+	}
+}
+
+func FuzzParseCertificate(f *testing.F) {
+	c := &Certificate{Format: certificateFormat, TradeDate: "2026-11-20", Version: 1}
+	body, err := c.seal()
+	check(f, err)
+	f.Add(body)
+	f.Add([]byte(`{"format":1,"hash":""}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := ParseCertificate(b)
+		if err == nil && !strings.HasSuffix(string(b), `,"hash":"`+c.Hash+`"}`) {
+			t.Fatalf("accepted %q", b)
+		}
+	})
+}
+
+func FuzzParseStatementID(f *testing.F) {
+	f.Add("2026-11-20/v1/M001")
+	f.Add("2026-11-20/v1/a/b")
+	f.Fuzz(func(t *testing.T, id string) {
+		d, version, member, err := ParseStatementID(id)
+		if err == nil && statementID(&Certificate{TradeDate: d.String(), Version: version}, member) != id && !strings.Contains(id, "/v0") && !strings.Contains(id, "/v+") {
+			t.Fatalf("%q reads as %s v%d %s", id, d, version, member)
+		}
+	})
+}

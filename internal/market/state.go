@@ -80,7 +80,9 @@ func (m *Market) stateAt(ctx context.Context, t *catalog.Table, role tableRole, 
 }
 
 // pin makes a pin of the states' whole tables.
-func (st states) pin() *engine.Pin { return st.pinned(func(s *state) []catalog.DataFile { return s.files }) }
+func (st states) pin() *engine.Pin {
+	return st.pinned(func(s *state) []catalog.DataFile { return s.files })
+}
 
 // pinDate makes a pin that holds what the close of date d reads: of a table with
 // trade dates the files of d alone, unless its records may be about other dates

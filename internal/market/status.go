@@ -288,19 +288,25 @@ func (m *Market) watch() {
 		case <-ctx.Done():
 		}
 	}()
-	t := time.NewTicker(m.o.WatchInterval)
+	t := time.NewTimer(m.o.WatchInterval)
 	defer t.Stop()
 	for {
 		select {
 		case <-m.stop:
 			return
 		case <-t.C:
+			start := time.Now()
 			if err := m.look(ctx); err != nil && ctx.Err() == nil {
 				m.o.Logger.Error("watch the close", "err", err)
 			}
+			t.Reset(max(m.o.WatchInterval, watchShare*time.Since(start)))
 		}
 	}
 }
+
+// watchShare keeps the watcher, which counts every row of its dates, below this
+// part of one core on a big trade date.
+const watchShare = 10
 
 // look is one round of the watcher.
 func (m *Market) look(ctx context.Context) error {
@@ -314,11 +320,9 @@ func (m *Market) look(ctx context.Context) error {
 	var errs []error
 	for i := range dates {
 		s := &dates[i]
-		switch {
-		case s.State == StateSealed:
-			counts[string(StateSealed)]++
-		case s.State == StateReady:
-			counts[string(StateReady)]++
+		switch s.State {
+		case StateSealed, StateReady:
+			counts[string(s.State)]++
 		default:
 			counts["open"]++
 		}
@@ -405,7 +409,15 @@ func (m *Market) tell(ctx context.Context, s *DateStatus) error {
 		return err
 	}
 	next.KeepVersions = 10
-	if _, err := m.o.Catalog.PutDocument(ctx, next); err != nil {
+	d, err := calendar.ParseTradeDate(s.TradeDate)
+	if err != nil {
+		return err
+	}
+	entry, err := m.audit("tapehouse", event.Event, d, now)
+	if err != nil {
+		return err
+	}
+	if _, err := m.o.Catalog.Commit(ctx, nil, next, entry); err != nil {
 		return fmt.Errorf("record the deadline's state: %w", err)
 	}
 	return m.post(ctx, &event)

@@ -129,13 +129,13 @@ func unmarshal(doc catalog.Document, v any) error {
 type AuditEntry struct {
 	At        string          `json:"at"`
 	By        string          `json:"by"`
-	Action    string          `json:"action"` // seal, reseal, refused, waive, statements, adjust, deadline
+	Action    string          `json:"action"` // seal, reseal, refused, waive, adjust, deadline, late_originals
 	TradeDate string          `json:"trade_date"`
 	Detail    json.RawMessage `json:"detail,omitempty"`
 }
 
-// audit makes an audit entry. Its key sorts by time and never repeats: the
-// caller holds the turn, and the clock's nanoseconds tell entries apart.
+// audit makes an audit entry. Its key sorts by time and never repeats: it ends
+// with this process's mark and a count.
 func (m *Market) audit(by, action string, d calendar.TradeDate, detail any) (catalog.DocumentWrite, error) {
 	body, err := marshal(detail)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 // openViews opens the materialized views and the maintenance that must know
 // what they still need.
 func (s *Server) openViews(ctx context.Context) error {
-	m, err := view.Open(ctx, view.Options{Catalog: s.catalog, Engine: s.engine, Store: s.lake, Staging: s.dir("staging"), Logger: s.logger, Registerer: s.metrics})
+	m, err := view.Open(ctx, view.Options{Catalog: s.catalog, Engine: s.engine, Store: s.lake, Staging: s.dir("staging"), Busy: s.delivery.Busy, Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return fmt.Errorf("open views: %w", err)
 	}

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+)
+
+// tookRE is what differs from run to run.
+var tookRE = regexp.MustCompile(`in \d+\.\d s`)
+
+// TestScript runs the program without its process: help, usage errors and exit
+// codes are an interface, so they are held exactly.
+func TestScript(t *testing.T) {
+	t.Chdir(t.TempDir())
+	datadriven.RunTest(t, scriptPath, func(t *testing.T, d *datadriven.TestData) string {
+		if d.Cmd != "run" {
+			t.Fatalf("%s: unknown directive", d.Pos)
+		}
+		var out, errs bytes.Buffer
+		code := run(t.Context(), strings.Fields(d.Input), strings.NewReader(""), &out, &errs)
+		text := out.String()
+		if errs.Len() > 0 {
+			text += "stderr:\n" + errs.String()
+		}
+		text += fmt.Sprintf("exit %d\n", code)
+		for line := range strings.Lines(out.String()) {
+			if strings.Contains(d.Input, "--help") && len([]rune(strings.TrimRight(line, "\n"))) > 84 {
+				t.Errorf("%s: a line of help is too long: %s", d.Pos, line)
+			}
+		}
+		return tookRE.ReplaceAllString(text, "in … s")
+	})
+}
