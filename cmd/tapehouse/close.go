@@ -50,7 +50,7 @@ type dateFlags struct {
 
 func (f *dateFlags) add(c *cobra.Command) {
 	f.dataFlags.add(c)
-	c.Args = cobra.MaximumNArgs(1)
+	c.Args = atMostOne
 	c.Flags().StringVar(&f.tradeDate, "trade-date", "", "the trade date, instead of the argument")
 	c.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
 }
@@ -160,7 +160,8 @@ of the certificate. Where the configuration asks for it, a second person has to
 agree.
 
 ` + exitCodes,
-		Example: `  tapehouse waive 2026-11-20 --source ME3-ORD --kind silent-source --reason "venue closed"
+		Example: `  tapehouse waive 2026-11-20 --source ME3-ORD --kind silent-source \
+      --reason "venue closed"
   tapehouse waive 2026-11-20 --source ME1-ORD --kind gap --epoch 1 --seq 1017-1019 \
       --reason "lost at the source, ticket 4711" --second "B. Supervisor"`,
 		RunE: func(c *cobra.Command, args []string) error {

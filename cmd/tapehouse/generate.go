@@ -43,7 +43,7 @@ func newGenerate() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "generate",
 		GroupID: groupData,
-		Short:   "Play a simulated trade date, or a real capture, to a Firehose endpoint or to files",
+		Short:   "Play a simulated trade date, or a real capture",
 		Long: `Plays one trade date: a seeded simulated exchange, a Nasdaq TotalView-ITCH 5.0
 file, or a LOBSTER message file (both plain or gzip). The same seed gives the same
 bytes. Members and fee codes, which captures lack, are assigned by the seed.
@@ -58,7 +58,7 @@ number their records, and the server knows what it has.
 ` + exitCodes,
 		Example: `  tapehouse generate --data ./data --records 1000000 --manifest day.manifest
   tapehouse generate --itch 12302019.NASDAQ_ITCH50.gz --data ./data
-  tapehouse generate --lobster GOOG_2012-06-21_34200000_57600000_message_1.csv.gz --ndjson out
+  tapehouse generate --lobster GOOG_2012-06-21_message_1.csv.gz --ndjson out
   tapehouse generate --records 5 --ndjson - | jq .`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return f.run(c) },
@@ -274,7 +274,7 @@ func (f *generateFlags) target() (producer.Config, error) {
 	}
 	e, err := console.ReadEndpoints(disk, cfg.Data)
 	if err != nil {
-		return producer.Config{}, fmt.Errorf("%w; start it with: tapehouse serve --data %s", err, cfg.Data)
+		return producer.Config{}, fmt.Errorf("%w; start it with: tapehouse serve --data %s", err, terminal.ShellWord(cfg.Data))
 	}
 	key := credentials.Keys[0]
 	return producer.Config{Endpoint: e.AWSURL(), Region: e.Region, AccessKey: key.ID, Secret: key.Secret}, nil
@@ -299,7 +299,7 @@ func (f *generateFlags) write(c *cobra.Command, play *demo.Play) (o outcome, err
 		if w := files[stream]; w != nil {
 			return w, nil
 		}
-		var out io.Writer = c.OutOrStdout()
+		out := c.OutOrStdout()
 		if stream != "" {
 			if err := os.MkdirAll(f.ndjson, 0o755); err != nil {
 				return nil, err

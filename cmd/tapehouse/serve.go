@@ -17,6 +17,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/console"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/server"
+	"github.com/tapehouse/tapehouse/internal/terminal"
 )
 
 // disk is where data directories are.
@@ -66,7 +67,8 @@ port. A listener that is not on loopback needs TLS.
 ` + exitCodes,
 		Example: `  tapehouse serve
   tapehouse serve --data /srv/tapehouse --config /etc/tapehouse.yaml
-  tapehouse serve --data ./data --aws-addr 127.0.0.1:0 --sql-addr 127.0.0.1:0 --http-addr 127.0.0.1:0`,
+  tapehouse serve --data ./data --aws-addr 127.0.0.1:0 \
+      --sql-addr 127.0.0.1:0 --http-addr 127.0.0.1:0`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := f.load()
@@ -169,7 +171,7 @@ The output holds secrets: eval it, do not log it.`,
 func loadCredentials(dir string) (*auth.Credentials, error) {
 	c, err := auth.Load(disk, dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s has no credentials: no server was ever started on it; run: tapehouse serve --data %s", dir, auth.ShellQuote(dir))
+		return nil, fmt.Errorf("%s has no credentials: no server was ever started on it; run: tapehouse serve --data %s", dir, terminal.ShellWord(dir))
 	}
 	return c, err
 }
@@ -207,7 +209,7 @@ func withServer(ctx context.Context, f dataFlags, embed bool, errs io.Writer, fn
 		return err
 	}
 	if !embed {
-		return fmt.Errorf("%w; start it with: tapehouse serve --data %s", err, auth.ShellQuote(cfg.Data))
+		return fmt.Errorf("%w; start it with: tapehouse serve --data %s", err, terminal.ShellWord(cfg.Data))
 	}
 	cfg.Listen = server.ListenConfig{AWS: "127.0.0.1:0", SQL: "127.0.0.1:0", HTTP: "127.0.0.1:0"}
 	cfg.TLS = server.TLSConfig{}

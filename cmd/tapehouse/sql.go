@@ -45,10 +45,10 @@ convenience: any PostgreSQL client works, see tapehouse env.
 Without a running server the command opens the data directory itself.
 
 ` + exitCodes,
-		Example: `  tapehouse sql "select symbol, volume from equities.symbol_daily_stats order by volume desc limit 5"
+		Example: `  tapehouse sql "select mpid, sum(shares) from equities.member_daily_activity group by 1"
   tapehouse sql --csv < report.sql > report.csv
-  tapehouse sql                            one statement after another; end each with ;`,
-		Args: cobra.MaximumNArgs(1),
+  tapehouse sql                  one statement after another; end each with ;`,
+		Args: atMostOne,
 		RunE: func(c *cobra.Command, args []string) error {
 			if asCSV && asJSON {
 				return usagef("--csv or --json, not both")

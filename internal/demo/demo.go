@@ -37,7 +37,7 @@ func Sabotages() []Sabotage { return []Sabotage{Kill, Gap, Bust, Reject, SilentS
 
 var (
 	// ErrOptions is the root of errors about the options.
-	ErrOptions = errors.New("demo options")
+	ErrOptions = errors.New("invalid option")
 	// ErrMismatch says that the demo ended, and the product did not do what it
 	// should: records are lost or doubled, or a certificate does not verify.
 	ErrMismatch = errors.New("the demo did not end as it should")

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/tapehouse/tapehouse/internal/auth"
 	"github.com/tapehouse/tapehouse/internal/terminal"
 )
 
@@ -108,23 +107,14 @@ func (d *demo) next(b *strings.Builder) {
 			data = rel
 		}
 	}
-	data = shellWord(data)
+	data = terminal.ShellWord(data)
 	fmt.Fprintf(b, "\n  What to type next, in another terminal:\n\n")
 	fmt.Fprintf(b, "    eval \"$(%s env --data %s)\"\n", program, data)
 	fmt.Fprintf(b, "    psql -c 'select * from equities.symbol_daily_stats limit 10'\n")
 	fmt.Fprintf(b, "    aws firehose list-delivery-streams\n")
 	fmt.Fprintf(b, "    %s status --data %s\n", program, data)
 	if len(d.run.Statements) > 0 {
-		fmt.Fprintf(b, "    %s explain-charge %s 1 --data %s\n", program, shellWord(d.run.Statements[0].ID), data)
+		fmt.Fprintf(b, "    %s explain-charge %s 1 --data %s\n", program, terminal.ShellWord(d.run.Statements[0].ID), data)
 	}
 	fmt.Fprintln(b)
-}
-
-// shellWord quotes only what needs it.
-func shellWord(s string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:@%+="
-	if s != "" && strings.Trim(s, plain) == "" {
-		return s
-	}
-	return auth.ShellQuote(s)
 }

@@ -186,6 +186,15 @@ func (m *Market) render(ctx context.Context, d calendar.TradeDate, c *Certificat
 		return nil, nil, err
 	}
 	files = append(files, file{manifestName, append(body, '\n')})
+	// Some file systems take names that differ in case for one.
+	names := map[string]bool{}
+	for _, f := range files {
+		n := strings.ToLower(f.name)
+		if names[n] {
+			return nil, nil, fmt.Errorf("%w member id or report name: two would be written to %s", ErrInvalid, f.name)
+		}
+		names[n] = true
+	}
 	return files, manifest, nil
 }
 

@@ -46,7 +46,8 @@ func closeError(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &refused):
-		return &console.Error{Code: console.CodeRefused, Message: refused.Error(), Problems: problems(refused.Report.Findings)}
+		head, _, _ := strings.Cut(refused.Error(), "\n") // the rest is in Problems
+		return &console.Error{Code: console.CodeRefused, Message: head, Problems: problems(refused.Report.Findings)}
 	case errors.Is(err, market.ErrNotSealed):
 		return &console.Error{Code: console.CodeConflict, Message: err.Error(), Remedy: "seal it first: tapehouse seal --trade-date"}
 	case errors.Is(err, market.ErrNotTradeDate), errors.Is(err, market.ErrInvalid), errors.Is(err, market.ErrNothingToWaive):
@@ -289,10 +290,10 @@ var deadlineWords = map[market.DeadlineState]string{market.DeadlineNone: "none",
 func dateStatus(d market.DateStatus) console.TradeDateStatus {
 	out := console.TradeDateStatus{TradeDate: d.TradeDate, Version: d.Version, Certificate: d.Certificate, SealedAt: d.SealedAt, ExpectedSealAt: d.Expected,
 		DeadlineAt: d.Deadline, DeadlineState: deadlineWords[d.DeadlineIs], Late: d.LateOriginals, Corrections: d.LaterCorrections}
-	switch {
-	case d.State == market.StateSealed:
+	switch d.State {
+	case market.StateSealed:
 		out.State = console.StateSealed
-	case d.State == market.StateReady:
+	case market.StateReady:
 		out.State = console.StateReady
 	default:
 		out.State = console.StateBlocked
@@ -336,10 +337,10 @@ func source(a market.SourceAccount, findings []market.Finding) console.Source {
 		if f.Source != a.Source || f.Session != "" && f.Session != a.Session || f.Epoch != 0 && f.Epoch != a.Epoch || f.Status == market.Passed {
 			continue
 		}
-		switch {
-		case f.Check == market.CheckUnexpected:
+		switch f.Check {
+		case market.CheckUnexpected:
 			out.Expected = false
-		case f.Check == market.CheckConflict:
+		case market.CheckConflict:
 			out.Conflicts = f.Count
 		}
 		switch {

@@ -157,6 +157,16 @@ func Took(d time.Duration) string {
 	}
 }
 
+// ShellWord writes s so that a POSIX shell reads it as one word, with quotes only
+// if it needs them.
+func ShellWord(s string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-:@%+="
+	if s != "" && strings.Trim(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
 // Bar draws a bar of the given width for a share from 0 to 1.
 func Bar(share float64, width int) string {
 	share = min(max(share, 0), 1)

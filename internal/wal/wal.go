@@ -452,7 +452,7 @@ func (l *Log) Stats() Stats {
 	l.mu.Lock()
 	s.QueueBytes, s.QueueFrames, s.Keys = l.queueBytes, l.waiting, len(l.keys)
 	s.Poisoned = l.poison != nil
-	s.DiskFull = !s.Poisoned && l.refusal != nil && l.refusal != ErrClosed
+	s.DiskFull = !s.Poisoned && l.refusal != nil && !errors.Is(l.refusal, ErrClosed)
 	l.mu.Unlock()
 	l.ix.RLock()
 	s.Segments = len(l.segments)

@@ -145,7 +145,7 @@ func TestExactArithmetic(t *testing.T) {
 			at, a := number()
 			bt, b := number()
 			if !strings.Contains(at+bt, ".") {
-				at, a = at+".5", nil
+				at += ".5"
 				a, _ = new(big.Rat).SetString(at)
 			}
 			cases = append(cases, want{"(" + at + ") + (" + bt + ")", new(big.Rat).Add(a, b)}, want{"(" + at + ") - (" + bt + ")", new(big.Rat).Sub(a, b)},
