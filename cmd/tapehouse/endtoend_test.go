@@ -127,11 +127,11 @@ func useServer(t *testing.T, data string, r demo.Result) {
 		}
 	}
 	out, _ := do(exitOK, "status")
-	contains(t, out, "2026-11-20", "sealed", "ME1-ORD", r.Certificate)
+	contains(t, out, "2026-11-20", "sealed", r.Certificate)
 	var status console.Status
 	out, _ = do(exitOK, "status", "2026-11-20", "--json")
 	decode(out, &status)
-	if len(status.TradeDates) != 1 || status.TradeDates[0].State != console.StateSealed || len(status.TradeDates[0].Sources) < 9 {
+	if len(status.TradeDates) != 1 || status.TradeDates[0].State != console.StateSealed || status.TradeDates[0].Certificate != r.Certificate {
 		t.Errorf("%s", out)
 	}
 	out, _ = do(exitOK, "seal", "--trade-date", "2026-11-20", "--json")
@@ -192,7 +192,10 @@ func useServer(t *testing.T, data string, r demo.Result) {
 	if total != 3000 {
 		t.Errorf("%d rows after two runs of the same 3,000 records", total)
 	}
+	out, _ = do(exitOK, "status", "2026-11-19")
+	contains(t, out, "ME1-ORD", "ME4-EXE", "TRADEDESK")
 	out, _ = do(exitOK, "seal", "2026-11-19", "--json")
+	seal = console.Seal{}
 	decode(out, &seal)
 	if seal.Rows != 3000 || seal.Existed {
 		t.Errorf("%s", out)
@@ -218,7 +221,7 @@ func TestSabotage(t *testing.T) {
 		{demo.Gap, []string{"refused, as it must be", "withheld the record", "→", "sent again, it sealed"}},
 		{demo.Reject, []string{"refused, as it must be", "error output", "rawData", "corrected, it sealed"}},
 		{demo.SilentSource, []string{"refused, as it must be", "ME3-EXE", "tapehouse waive", "it came, and it sealed"}},
-		{demo.Bust, []string{"clearly erroneous", "byte for byte", "the sealed bills stand"}},
+		{demo.Bust, []string{`"action":"bust"`, "transaction", "byte for byte", "the sealed bills stand"}},
 	} {
 		t.Run(string(c.sabotage), func(t *testing.T) {
 			out, r := runDemo(t, filepath.Join(t.TempDir(), "demo"), "--records", "30000", "--sabotage", string(c.sabotage))
@@ -256,12 +259,12 @@ func TestDemoEndsWithItsServer(t *testing.T) {
 		n, err := errs.Read(buf)
 		text.Write(buf[:n])
 		if err != nil {
-			t.Fatalf("%v: %s%s", err, text.String(), out.String())
+			t.Fatalf("%v: %s", err, text.String())
 		}
 	}
-	contains(t, out.String(), "What to type next", "psql -c", "aws firehose")
 	cancel()
 	_ = c.Wait()
+	contains(t, out.String(), "What to type next", "psql -c", "aws firehose")
 	if code := c.ProcessState.ExitCode(); code != exitOK {
 		t.Errorf("exit %d", code)
 	}

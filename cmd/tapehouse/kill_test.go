@@ -39,7 +39,7 @@ func (s *stoppable) Next(dst []byte) ([]byte, exchange.Record, error) {
 	return s.Player.Next(dst)
 }
 
-// fastPack writes the embedded pack with buffers of a second, so that kills also
+// fastPack writes the embedded pack without a buffer interval, so that kills also
 // fall into flushes and commits, and returns a configuration that uses it.
 func fastPack(t *testing.T, dir string) string {
 	t.Helper()
@@ -52,7 +52,7 @@ func fastPack(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = bytes.ReplaceAll(text, []byte("interval_seconds: 60"), []byte("interval_seconds: 1"))
+	text = bytes.ReplaceAll(text, []byte("interval_seconds: 60"), []byte("interval_seconds: 0"))
 	if err := os.WriteFile(name, text, 0o644); err != nil {
 		t.Fatal(err)
 	}

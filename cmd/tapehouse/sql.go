@@ -45,7 +45,7 @@ convenience: any PostgreSQL client works, see tapehouse env.
 Without a running server the command opens the data directory itself.
 
 ` + exitCodes,
-		Example: `  tapehouse sql "select mpid, sum(shares) from equities.member_daily_activity group by 1"
+		Example: `  tapehouse sql "select fee_code, sum(quantity) from equities.executions group by 1"
   tapehouse sql --csv < report.sql > report.csv
   tapehouse sql                  one statement after another; end each with ;`,
 		Args: atMostOne,

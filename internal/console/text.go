@@ -48,7 +48,20 @@ func (d TradeDateStatus) WriteText(w io.Writer) error {
 	if d.Corrections > 0 {
 		fmt.Fprintf(w, "  corrections  %s came after the seal: see tapehouse statements --adjustments\n", terminal.Count(d.Corrections))
 	}
-	fmt.Fprintln(w)
+	if len(d.Sources) > 0 {
+		fmt.Fprintln(w)
+		if err := d.writeSources(w); err != nil {
+			return err
+		}
+	}
+	if len(d.Problems) > 0 {
+		fmt.Fprintln(w)
+	}
+	return WriteProblems(w, d.Problems)
+}
+
+// writeSources writes a line a source; * marks one that the roster does not name.
+func (d TradeDateStatus) writeSources(w io.Writer) error {
 	t := terminal.Table{Indent: "  ", Columns: []terminal.Column{terminal.Left("source"), terminal.Right("epoch"), terminal.Left("state"),
 		terminal.Right("announced"), terminal.Right("rows"), terminal.Right("missing"), terminal.Right("rejected")}}
 	for _, s := range d.Sources {
@@ -65,13 +78,7 @@ func (d TradeDateStatus) WriteText(w io.Writer) error {
 		}
 		t.Add(name, epoch, s.State, announced, terminal.Count(s.Rows), terminal.Count(s.Missing), terminal.Count(s.Rejected))
 	}
-	if err := t.Write(w); err != nil {
-		return err
-	}
-	if len(d.Problems) > 0 {
-		fmt.Fprintln(w)
-	}
-	return WriteProblems(w, d.Problems)
+	return t.Write(w)
 }
 
 // WriteProblems lists problems with their remedies.

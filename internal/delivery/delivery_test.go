@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -320,6 +321,83 @@ func TestSupersededOwnerStops(t *testing.T) {
 	}
 }
 
+// A fenced owner stops at once instead of trying for ever.
+func TestFencedOwnerStops(t *testing.T) {
+	h := start(t, nil)
+	h.w.decide(func() outcome { return commitFenced })
+	if _, err := h.put(doc(1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.m.Flush(t.Context()); !errors.Is(err, ErrSuperseded) || !errors.Is(err, catalog.ErrFenced) {
+		t.Fatal(err)
+	}
+	if _, err := h.put(doc(2, 2)); err == nil {
+		t.Fatal("a fenced owner acknowledged a record")
+	}
+	if err := h.m.Close(t.Context()); err == nil {
+		t.Fatal("close says that everything was delivered")
+	}
+}
+
+// Whatever the clock does, what was acknowledged is visible at once, delivered
+// by a flush, and there once.
+func TestClockJumps(t *testing.T) {
+	var mu sync.Mutex
+	r, now := rng(5), time.Date(2026, 11, 20, 15, 0, 0, 0, time.UTC)
+	clock := func() time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		now = now.Add(time.Millisecond)
+		if r.IntN(5) == 0 { // hours forth and back
+			now = now.Add(time.Duration(r.Int64N(int64(12*time.Hour))) - 6*time.Hour)
+		}
+		return now
+	}
+	h, err := openHouse(t, fsys.NewMem(), newWorld(), func(o *Options) { o.Now = clock })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.create(); err != nil {
+		t.Fatal(err)
+	}
+	want := map[int64]int64{}
+	for i := range int64(120) {
+		if _, err := h.put(doc(i, int(i)), "bad"); err != nil {
+			t.Fatal(err)
+		}
+		want[i] = i*10000 + 5000
+		switch {
+		case i%40 == 39: // a crash
+			h.abandon()
+			if h, err = openHouse(t, h.mem.Crash(uint64(i)), h.w, func(o *Options) { o.Now = clock }); err != nil {
+				t.Fatal(err)
+			}
+		case i%7 == 6:
+			if err := h.m.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rows, err := h.visible(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := once(rows, want); err != nil || len(rows) != len(want) {
+			t.Fatalf("after put %d: %d rows of %d: %v", i, len(rows), len(want), err)
+		}
+	}
+	if err := h.m.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := once(h.w.rows, want); err != nil || len(h.w.rows) != len(want) {
+		t.Fatalf("table: %d rows: %v", len(h.w.rows), err)
+	}
+	lines, err := h.errorLines()
+	if err != nil || len(lines) != 120 {
+		t.Fatalf("%d lines in the error output: %v", len(lines), err)
+	}
+	_ = h.log.Close()
+}
+
 func TestFreezeCutsExactly(t *testing.T) {
 	h := start(t, nil)
 	if _, err := h.put(doc(1, 1), doc(2, 2)); err != nil {
@@ -503,5 +581,68 @@ func TestDiskFull(t *testing.T) {
 	}
 	if err := errors.Join(once(h.w.rows, want), contains(h.w.rows, acked)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestLargeEntriesAreJoined: ten large entries become one file of their row
+// groups, under the eyes of queries that have them pinned, and are delivered
+// from it.
+func TestLargeEntriesAreJoined(t *testing.T) {
+	h := start(t, nil)
+	const rows = mergeRowsMax
+	want := map[int64]int64{}
+	s, _ := h.m.Stream("s")
+	var before engine.Tail
+	for n := range int64(joinFanIn) {
+		var docs []string
+		for i := n * rows; i < (n+1)*rows; i++ {
+			docs = append(docs, doc(i, int(i&1023)))
+			want[i] = i&1023*10000 + 5000
+			if len(docs) < 4096 {
+				continue
+			}
+			if _, err := h.put(docs...); err != nil {
+				t.Fatal(err)
+			}
+			docs = docs[:0]
+		}
+		tail, err := h.m.Tail(t.Context(), engineName, h.w.through, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == joinFanIn-2 {
+			before = tail
+			continue
+		}
+		tail.Release()
+	}
+	if n, all, _, _ := s.tail.stats(); n != 1 || all != joinFanIn*rows {
+		t.Fatalf("%d entries with %d rows", n, all)
+	}
+	seen := 0
+	for _, f := range before.Files {
+		got, err := readParquet(h.mem, f.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen += len(got)
+	}
+	before.Release()
+	if len(before.Files) != joinFanIn-1 || seen != (joinFanIn-1)*rows {
+		t.Fatalf("the pin reads %d rows in %d files", seen, len(before.Files))
+	}
+	left, err := h.mem.ReadDir(s.m.tailDir())
+	if err != nil || len(left) != 1 {
+		t.Fatalf("%d files in the tail: %v", len(left), err)
+	}
+	got, err := h.visible(true)
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("%d rows visible: %v", len(got), err)
+	}
+	if err := h.m.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := once(h.w.rows, want); err != nil || len(h.w.rows) != len(want) {
+		t.Fatalf("table: %d rows: %v", len(h.w.rows), err)
 	}
 }

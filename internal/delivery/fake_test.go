@@ -20,6 +20,7 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
@@ -53,6 +54,7 @@ const (
 	commitDone   outcome = iota
 	commitBefore         // fails, nothing done
 	commitAfter          // done, but the answer is an error: unknown to the caller
+	commitFenced         // another owner has taken the catalog
 )
 
 // world is what survives a crash beside the file system: the catalog.
@@ -128,6 +130,9 @@ func (d dest) Deliver(_ context.Context, dl Delivery) error {
 	how := d.w.outcomes()
 	if how == commitBefore {
 		return errCommit
+	}
+	if how == commitFenced {
+		return fmt.Errorf("epoch 1: %w", catalog.ErrFenced)
 	}
 	if d.w.through[dl.Key] != dl.From {
 		return fmt.Errorf("conflict: through is %d, required %d", d.w.through[dl.Key], dl.From)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -155,7 +156,7 @@ func (s *Stream) deliver(p *plan) flushResult {
 	}
 	if p.ErrorObject != "" {
 		if err := s.writeErrors(ctx, p); err != nil {
-			return flushResult{p, fmt.Errorf("write the error output: %w", err), false}
+			return flushResult{p, superseded(fmt.Errorf("write the error output: %w", err)), false}
 		}
 	}
 	err := s.dest.Deliver(ctx, dl)
@@ -169,11 +170,20 @@ func (s *Stream) deliver(p *plan) flushResult {
 		case st.Through != p.From:
 			return flushResult{p, fmt.Errorf("%w: %s.%s contains records up to offset %d, this server delivered %d to %d", ErrSuperseded, s.cfg.Namespace, s.cfg.Table, st.Through, p.From, p.To), false}
 		default:
-			return flushResult{p, err, false}
+			return flushResult{p, superseded(err), false}
 		}
 	}
 	s.m.metrics.delivered(s.cfg.Name, rows, size, s.m.o.Now().Sub(started))
 	return flushResult{p, nil, true}
+}
+
+// superseded marks an error of a commit that was not done: a fenced owner can
+// never commit again, so that trying on would be in vain.
+func superseded(err error) error {
+	if errors.Is(err, catalog.ErrFenced) {
+		return fmt.Errorf("%w: %w", ErrSuperseded, err)
+	}
+	return err
 }
 
 // finishFlush takes a flush's outcome into account.

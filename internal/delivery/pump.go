@@ -24,8 +24,9 @@ const (
 	// every entry is that large.
 	mergeRowsMax = 32 << 10
 	// joinFanIn entries that are left alone are joined into one: their row groups
-	// are copied as bytes, 10 ns a record. Every query opens every file of the
-	// tail three times over.
+	// are copied as bytes, 10 ns a record, because a query opens every file of the
+	// tail while it is planned and while it runs: with ten queries a second beside
+	// it, a stream at its limit takes 12 % more.
 	joinFanIn  = 10
 	rejectsMax = 64 << 10 // frames with rejects that are remembered one by one
 )

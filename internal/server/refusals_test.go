@@ -74,11 +74,16 @@ func TestSecondServerIsRefused(t *testing.T) {
 	if got := text(t, connect(t, s), "SELECT count(*) FROM executions"); got != "10" {
 		t.Errorf("%s rows", got)
 	}
-	// The catalog and the log have locks of their own, should LOCK be removed.
+	// The log has a lock of its own, should LOCK be removed, and the attempt does
+	// not fence the first server.
 	if err := os.Remove(filepath.Join(cfg.Data, "LOCK")); err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, cfg, "in use")
+	refuses(t, cfg, "is locked by process")
+	putLegs(t, s, "A", 11, 10)
+	if err := s.delivery.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestCorruptLogIsRefused(t *testing.T) {

@@ -217,19 +217,21 @@ func (s *Server) openStorage(ctx context.Context) error {
 	if s.lake, err = lake.OpenLocal(fsys.OS, s.dir("lake")); err != nil {
 		return err
 	}
+	// The log's lock comes before the catalog, whose opening fences whoever has
+	// it: no attempt to start may do that to a server that is running.
+	s.log, err = wal.Open(ctx, fsys.OS, s.dir("log"), wal.Options{SegmentBytes: int64(s.cfg.Log.SegmentBytes),
+		Retention: time.Duration(s.cfg.Log.Retention), RetentionBytes: int64(s.cfg.Log.RetentionBytes), Logger: s.logger, Registerer: s.metrics})
+	if err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { return s.log.Close() })
 	host, _ := os.Hostname()
 	s.catalog, err = catalog.Open(ctx, catalog.Options{Dir: s.dir("catalog"), Warehouse: s.lake, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()),
 		Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
-		return fmt.Errorf("open catalog: %w", err)
+		return err
 	}
 	s.onClose(func(context.Context) error { return s.catalog.Close() })
-	s.log, err = wal.Open(ctx, fsys.OS, s.dir("log"), wal.Options{SegmentBytes: int64(s.cfg.Log.SegmentBytes),
-		Retention: time.Duration(s.cfg.Log.Retention), RetentionBytes: int64(s.cfg.Log.RetentionBytes), Logger: s.logger, Registerer: s.metrics})
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
-	}
-	s.onClose(func(context.Context) error { return s.log.Close() })
 	s.ledger, err = ledger.Open(fsys.OS, delivery.LedgerCheckpoint(s.cfg.Data), ledger.Options{WindowRecords: s.cfg.Ledger.WindowRecords})
 	return err
 }
@@ -269,7 +271,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 		Logger:      s.logger, Registerer: s.metrics,
 	})
 	if err != nil {
-		return fmt.Errorf("open engine: %w", err)
+		return err
 	}
 	s.onClose(func(context.Context) error { return s.engine.Close() })
 	if err := s.openViews(ctx); err != nil {

@@ -92,11 +92,14 @@ rated AS (
 SELECT member_id, member_name, billing_account,
        mpid, charge, fee_code, tape, price_band, legs, shares, notional,
        rate_type, rate, rounding_place, rounding_mode,
-       -- To an even last digit: half of the value is rounded, then doubled.
+       -- Half-even differs from half-up at a tie alone, where half of the value is
+       -- rounded, then doubled, so that the last digit is even.
        CASE
            WHEN rounding_mode = 'half-up'   AND rounding_place = 2 THEN CAST(round(exact, 2) AS DECIMAL(18,4))
            WHEN rounding_mode = 'half-up'   AND rounding_place = 4 THEN CAST(round(exact, 4) AS DECIMAL(18,4))
+           WHEN rounding_mode = 'half-even' AND rounding_place = 2 AND abs(exact * 100 - trunc(exact * 100)) <> CAST('0.5' AS DECIMAL(2,1)) THEN CAST(round(exact, 2) AS DECIMAL(18,4))
            WHEN rounding_mode = 'half-even' AND rounding_place = 2 THEN CAST(CAST(round(exact * 50, 0) AS DECIMAL(20,0)) * CAST('0.02' AS DECIMAL(3,2)) AS DECIMAL(18,4))
+           WHEN rounding_mode = 'half-even' AND rounding_place = 4 AND abs(exact * 10000 - trunc(exact * 10000)) <> CAST('0.5' AS DECIMAL(2,1)) THEN CAST(round(exact, 4) AS DECIMAL(18,4))
            WHEN rounding_mode = 'half-even' AND rounding_place = 4 THEN CAST(CAST(round(exact * 5000, 0) AS DECIMAL(20,0)) * CAST('0.0002' AS DECIMAL(5,4)) AS DECIMAL(18,4))
            WHEN rounding_mode = 'down'      AND rounding_place = 2 THEN CAST(CAST(trunc(exact * 100) AS DECIMAL(20,0)) * CAST('0.01' AS DECIMAL(3,2)) AS DECIMAL(18,4))
            WHEN rounding_mode = 'down'      AND rounding_place = 4 THEN CAST(CAST(trunc(exact * 10000) AS DECIMAL(20,0)) * CAST('0.0001' AS DECIMAL(5,4)) AS DECIMAL(18,4))
