@@ -221,7 +221,7 @@ func TestSabotage(t *testing.T) {
 		{demo.Gap, []string{"refused, as it must be", "withheld the record", "→", "sent again, it sealed"}},
 		{demo.Reject, []string{"refused, as it must be", "error output", "rawData", "corrected, it sealed"}},
 		{demo.SilentSource, []string{"refused, as it must be", "ME3-EXE", "tapehouse waive", "it came, and it sealed"}},
-		{demo.Bust, []string{`"action":"bust"`, "transaction", "byte for byte", "the sealed bills stand"}},
+		{demo.Bust, []string{`"action":"bust"`, "clearly erroneous", "transaction", "byte for byte", "the sealed bills stand"}},
 	} {
 		t.Run(string(c.sabotage), func(t *testing.T) {
 			out, r := runDemo(t, filepath.Join(t.TempDir(), "demo"), "--records", "30000", "--sabotage", string(c.sabotage))

@@ -45,8 +45,6 @@ type Stream struct {
 	Acknowledged int64  `json:"acknowledged"`
 	Visible      int64  `json:"visible"`   // to SQL
 	Committed    int64  `json:"committed"` // in the lake
-	Rejected     int64  `json:"rejected"`  // in the error output
-	Duplicates   int64  `json:"duplicates"`
 }
 
 // StatusRequest asks for one trade date ("2006-01-02") or, empty, all.
@@ -109,7 +107,7 @@ type Source struct {
 	Announced  int64  `json:"announced"`
 	Rows       int64  `json:"rows"`
 	Rejected   int64  `json:"rejected"`
-	Duplicates int64  `json:"duplicates"`
+	Duplicates int64  `json:"duplicates"` // resends of the feed, whatever their trade date
 	Conflicts  int64  `json:"conflicts"`
 	Missing    int64  `json:"missing"`
 	FirstSeq   int64  `json:"first_seq,omitempty"`

@@ -12,6 +12,7 @@ import (
 var pageText string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
+	"gathered": gathered,
 	"at": func(t any) string {
 		switch t := t.(type) {
 		case time.Time:

@@ -178,11 +178,14 @@ func (d *demo) showErrorOutput() error {
 	return nil
 }
 
-// quote shows a document, broken where the line ends.
+// quote shows a document, broken between members where there is one to break at.
 func (d *demo) quote(text string) {
 	const indent = "     "
 	for len(text) > 0 {
 		n := min(len(text), terminal.Width-len(indent))
+		if comma := strings.LastIndexByte(text[:n], ','); n < len(text) && comma > 0 {
+			n = comma + 1
+		}
 		d.say("%s%s\n", indent, text[:n])
 		text = text[n:]
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/console"
+	"github.com/tapehouse/tapehouse/internal/ledger"
 	"github.com/tapehouse/tapehouse/internal/market"
 )
 
@@ -259,10 +260,15 @@ func (s closeBackend) Status(ctx context.Context, q console.StatusRequest) (cons
 	if err != nil {
 		return console.Status{}, closeError(err)
 	}
+	resends := map[ledger.Feed]int64{}
+	accounts, _ := s.ledger.Accounts()
+	for _, a := range accounts {
+		resends[a.Feed] = a.Duplicates
+	}
 	out := console.Status{TradeDates: []console.TradeDateStatus{}}
 	for _, d := range dates {
 		if q.TradeDate == "" || d.TradeDate == q.TradeDate {
-			out.TradeDates = append(out.TradeDates, dateStatus(d))
+			out.TradeDates = append(out.TradeDates, dateStatus(d, resends))
 		}
 	}
 	if len(out.TradeDates) == 0 && q.TradeDate != "" {
@@ -278,7 +284,7 @@ func (s closeBackend) Status(ctx context.Context, q console.StatusRequest) (cons
 		if report.Ready {
 			state = market.StateReady
 		}
-		out.TradeDates = append(out.TradeDates, dateStatus(market.DateStatus{TradeDate: d.String(), State: state, DeadlineIs: market.DeadlineOnTrack, Report: report}))
+		out.TradeDates = append(out.TradeDates, dateStatus(market.DateStatus{TradeDate: d.String(), State: state, DeadlineIs: market.DeadlineOnTrack, Report: report}, resends))
 	}
 	return out, nil
 }
@@ -287,7 +293,7 @@ func (s closeBackend) Status(ctx context.Context, q console.StatusRequest) (cons
 var deadlineWords = map[market.DeadlineState]string{market.DeadlineNone: "none", market.DeadlineOnTrack: "expected",
 	market.DeadlineMet: "met", market.DeadlinePredicted: "at-risk", market.DeadlineMissed: "missed"}
 
-func dateStatus(d market.DateStatus) console.TradeDateStatus {
+func dateStatus(d market.DateStatus, resends map[ledger.Feed]int64) console.TradeDateStatus {
 	out := console.TradeDateStatus{TradeDate: d.TradeDate, Version: d.Version, Certificate: d.Certificate, SealedAt: d.SealedAt, ExpectedSealAt: d.Expected,
 		DeadlineAt: d.Deadline, DeadlineState: deadlineWords[d.DeadlineIs], Late: d.LateOriginals, Corrections: d.LaterCorrections}
 	switch d.State {
@@ -306,7 +312,9 @@ func dateStatus(d market.DateStatus) console.TradeDateStatus {
 		out.Waivers = append(out.Waivers, waiver(w))
 	}
 	for _, a := range d.Report.Sources {
-		out.Sources = append(out.Sources, source(a, d.Report.Findings))
+		src := source(a, d.Report.Findings)
+		src.Duplicates = resends[ledger.Feed{Source: a.Source, Session: a.Session, Epoch: a.Epoch}]
+		out.Sources = append(out.Sources, src)
 	}
 	for _, f := range d.Report.Findings {
 		if f.Check == market.CheckSilent && f.Status != market.Passed {
