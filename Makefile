@@ -19,6 +19,9 @@ test: ## every test that needs only Go, gcc/g++ and make
 	$(GO) vet ./...
 	$(GO) test -timeout 20m ./...
 
+interop: ## clients that are fetched first: the PostgreSQL JDBC driver (Java and Maven)
+	$(GO) test -tags interop -run 'JDBC' -v ./internal/server
+
 race: ## the same under the race detector
 	$(GO) test -race -timeout 40m ./internal/...
 

@@ -46,7 +46,9 @@ func newGenerate() *cobra.Command {
 		Short:   "Play a simulated trade date, or a real capture",
 		Long: `Plays one trade date: a seeded simulated exchange, a Nasdaq TotalView-ITCH 5.0
 file, or a LOBSTER message file (both plain or gzip). The same seed gives the same
-bytes. Members and fee codes, which captures lack, are assigned by the seed.
+bytes. Members and fee codes, which captures lack, are assigned by the seed. Play
+one capture of a kind a trade date: two would give their records the same numbers,
+which the close reports as conflicts.
 
 It puts the records to the streams order-events, executions, corrections and
 markers, which must exist: of the server of --data DIR, or of --endpoint URL with
@@ -230,7 +232,7 @@ func (f *generateFlags) put(c *cobra.Command, play *demo.Play) (o outcome, err e
 	defer client.Close()
 	play.Pipeline = producer.NewPipeline(client, producer.PipelineOptions{Workers: f.connections})
 	progress := terminal.NewProgress(c.ErrOrStderr(), 5*time.Second)
-	defer progress.Done()
+	defer progress.Clear()
 	began, next := time.Now(), time.Now()
 	play.OnPut = func(n int64) {
 		if n%1000 != 0 {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapehouse/tapehouse/internal/auth"
+	"github.com/tapehouse/tapehouse/internal/benchmark"
 	"github.com/tapehouse/tapehouse/internal/console"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/server"
@@ -108,6 +109,11 @@ func serve(ctx context.Context, cfg server.Config, out, errs io.Writer) (err err
 	if err := cfg.Check(); err != nil {
 		return &codeError{exitUsage, err}
 	}
+	stopProfile, err := benchmark.StartProfile() // if a benchmark asks for one
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopProfile()) }()
 	s, err := server.Open(ctx, cfg, server.Options{Version: version, Logger: newLogger(cfg.Logging, errs)})
 	if err != nil {
 		return err

@@ -216,7 +216,17 @@ func (r StatementRun) WriteText(w io.Writer) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "  %d statements, %d adjustments, %s lines, total %s\n  in %s\n", len(r.Statements), len(r.Adjustments), terminal.Count(r.Lines), terminal.Amount(r.Total), r.Directory)
+	if len(r.Statements) > 0 {
+		fmt.Fprintf(w, "  %s, ", terminal.Plural(int64(len(r.Statements)), "statement"))
+	} else {
+		fmt.Fprint(w, "  ")
+	}
+	if len(r.Adjustments) > 0 {
+		fmt.Fprintf(w, "%s, ", terminal.Plural(int64(len(r.Adjustments)), "adjustment line"))
+	} else {
+		fmt.Fprintf(w, "%s, ", terminal.Plural(r.Lines, "line"))
+	}
+	_, err := fmt.Fprintf(w, "total %s\n  in %s\n", terminal.Amount(r.Total), r.Directory)
 	return err
 }
 

@@ -34,6 +34,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/ledger"
@@ -176,6 +177,7 @@ type Manager struct {
 
 	mu      sync.RWMutex
 	streams map[record.StreamName]*Stream
+	gone    map[record.Key]departed // streams that were deleted lately
 	closed  bool
 
 	checkpointMu sync.Mutex
@@ -183,12 +185,24 @@ type Manager struct {
 	wg           sync.WaitGroup
 }
 
+// departed is a deleted stream, remembered for departedFor: a query that loaded
+// its table before the last flush must load it again.
+type departed struct {
+	namespace, table string
+	end              record.Offset
+	at               time.Time
+}
+
+// departedFor is far above what passes between the load of a table and the look
+// at its tail.
+const departedFor = 10 * time.Minute
+
 // Open loads the stream definitions, recovers the ledger and every stream from
 // the log, and starts the pumps. When it returns puts may begin; queries that
 // ask for fresh rows wait until the replay has caught up.
 func Open(ctx context.Context, o Options) (*Manager, error) {
 	o.setDefaults()
-	m := &Manager{o: o, metrics: newMetrics(o.Registerer), streams: map[record.StreamName]*Stream{}, stop: make(chan struct{})}
+	m := &Manager{o: o, metrics: newMetrics(o.Registerer), streams: map[record.StreamName]*Stream{}, gone: map[record.Key]departed{}, stop: make(chan struct{})}
 	for _, dir := range []string{m.tailDir(), m.ledgerDir()} {
 		if err := o.FS.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make %s: %w", dir, err)
@@ -299,7 +313,13 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 		return err
 	}
 	s.refuse(fmt.Errorf("%w: %s is being deleted", ErrNotFound, name))
-	if err := s.Flush(ctx); err != nil {
+	// What was enqueued before will be acknowledged: a flush takes it only once
+	// it is synced.
+	err = s.settle(ctx)
+	if err == nil {
+		err = s.Flush(ctx)
+	}
+	if err != nil {
 		s.refuse(nil)
 		return fmt.Errorf("flush before delete: %w", err)
 	}
@@ -309,6 +329,13 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 	}
 	m.mu.Lock()
 	delete(m.streams, name)
+	now := m.o.Now()
+	for k, d := range m.gone {
+		if age := now.Sub(d.at); age > departedFor || age < 0 {
+			delete(m.gone, k)
+		}
+	}
+	m.gone[s.key] = departed{s.cfg.Namespace, s.cfg.Table, s.Through(), now}
 	m.mu.Unlock()
 	s.close()
 	if err := m.checkpoint(ctx); err != nil {
@@ -356,17 +383,37 @@ func (m *Manager) Streams() []*Stream {
 	return out
 }
 
-// streamsOf returns the streams that feed a table.
-func (m *Manager) streamsOf(namespace, table string) []*Stream {
+// tailsOf returns the streams whose tails stand above through; ErrTailMoved if
+// one was deleted since.
+func (m *Manager) tailsOf(namespace, table string, through record.Vector) ([]*Stream, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	for k, d := range m.gone {
+		if d.namespace == namespace && d.table == table && through[k] < d.end {
+			return nil, ErrTailMoved
+		}
+	}
 	var out []*Stream
 	for _, s := range m.streams {
 		if s.cfg.Namespace == namespace && s.cfg.Table == table {
 			out = append(out, s)
 		}
 	}
-	return out
+	return out, nil
+}
+
+// invisible says why a stream's records cannot be made visible.
+func (m *Manager) invisible(s *Stream, err error) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	switch {
+	case !errors.Is(err, ErrClosed):
+		return fmt.Errorf("make %s visible: %w", s.cfg.Name, err)
+	case m.closed:
+		return fmt.Errorf("%w: %w", engine.ErrClosed, err)
+	default: // it was deleted meanwhile: its table contains everything
+		return fmt.Errorf("%w: %s was deleted", engine.ErrTailMoved, s.cfg.Name)
+	}
 }
 
 // checkpoints writes the ledger's checkpoint and trims the log, at intervals.

@@ -321,6 +321,51 @@ func TestSupersededOwnerStops(t *testing.T) {
 	}
 }
 
+// A delete that races with puts loses nothing that was acknowledged, and a
+// query that loaded the table before it is told to load it again.
+func TestDeleteKeepsWhatWasAcknowledged(t *testing.T) {
+	for range 20 {
+		h := start(t, nil)
+		var acked sync.Map
+		var puts sync.WaitGroup
+		for p := range int64(4) {
+			puts.Go(func() {
+				for i := range int64(10_000) {
+					seq := p*10_000 + i
+					if _, err := h.put(doc(seq, int(seq))); err != nil {
+						return
+					}
+					acked.Store(seq, seq*10000+5000)
+				}
+			})
+		}
+		s, err := h.m.Stream("s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for s.Stats().Acknowledged == 0 {
+			time.Sleep(100 * time.Microsecond)
+		}
+		if err := h.m.Delete(t.Context(), "s"); err != nil {
+			t.Fatal(err)
+		}
+		puts.Wait()
+		want := map[int64]int64{}
+		acked.Range(func(k, v any) bool { want[k.(int64)] = v.(int64); return true })
+		if err := once(h.w.rows, want); err != nil || len(h.w.rows) < len(want) {
+			t.Fatalf("%d rows of %d acknowledged: %v", len(h.w.rows), len(want), err)
+		}
+		if _, err := h.m.Tail(t.Context(), engineName, record.Vector{}, true); !errors.Is(err, engine.ErrTailMoved) {
+			t.Fatalf("a table from before the delete was read without its tail: %v", err)
+		}
+		tail, err := h.m.Tail(t.Context(), engineName, h.w.through, true)
+		if err != nil || len(tail.Files) != 0 {
+			t.Fatalf("%v %v", tail.Files, err)
+		}
+		tail.Release()
+	}
+}
+
 // A fenced owner stops at once instead of trying for ever.
 func TestFencedOwnerStops(t *testing.T) {
 	h := start(t, nil)

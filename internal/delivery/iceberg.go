@@ -138,7 +138,10 @@ func FileStats(m columnar.FileMeta) catalog.FileStats {
 
 // Tail implements engine.TailSource: the rows of n's streams from through on.
 func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector, fresh bool) (engine.Tail, error) {
-	streams := m.streamsOf(n.Namespace, n.Table)
+	streams, err := m.tailsOf(n.Namespace, n.Table, through)
+	if err != nil {
+		return engine.Tail{}, fmt.Errorf("%w: %w", engine.ErrTailMoved, err)
+	}
 	out := engine.Tail{Through: record.Vector{}}
 	type held struct {
 		t       *tail
@@ -154,7 +157,7 @@ func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector
 		if fresh {
 			if _, err := s.ask(ctx, askVisible); err != nil {
 				out.Release()
-				return engine.Tail{}, fmt.Errorf("make %s visible: %w", s.cfg.Name, err)
+				return engine.Tail{}, m.invisible(s, err)
 			}
 		}
 		entries, visible, err := s.tail.pin(through[s.key])

@@ -178,6 +178,21 @@ func (s *Stream) ask(ctx context.Context, kind requestKind) (record.Offset, erro
 	}
 }
 
+// settle waits until everything that was enqueued is synced. REQUIRES: puts are
+// refused.
+func (s *Stream) settle(ctx context.Context) error {
+	for s.m.o.Log.Synced(s.key) < s.m.o.Log.Next(s.key) {
+		select {
+		case <-s.stop:
+			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
 // Flush delivers everything that is synced now.
 func (s *Stream) Flush(ctx context.Context) error {
 	_, err := s.ask(ctx, askFlush)

@@ -43,16 +43,9 @@ func (d *demo) verdict() string {
 	case SilentSource:
 		return "a silent source refused the seal by name; it came, and it sealed"
 	case Bust:
-		return fmt.Sprintf("a broken trade became %s; the sealed bills stand", plural(r.Adjustments, "adjustment line"))
+		return fmt.Sprintf("a broken trade became %s; the sealed bills stand", terminal.Plural(int64(r.Adjustments), "adjustment line"))
 	}
 	return "nothing lost, nothing twice, proven complete"
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // summarize prints what the demo came to, and the JSON line if it is wanted.

@@ -111,6 +111,14 @@ func Count(n int64) string {
 	return sign + s
 }
 
+// Plural writes a number of things: "1 line", "2,000 lines".
+func Plural(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return Count(n) + " " + thing + "s"
+}
+
 // Amount writes a decimal with separators, as it stands otherwise: -1,234.5000.
 func Amount(s string) string {
 	digits, sign := s, ""

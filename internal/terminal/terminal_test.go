@@ -48,6 +48,7 @@ func TestNumbers(t *testing.T) {
 		{Amount("1234.5600"), "1,234.5600"}, {Amount("-0.1"), "-0.1"}, {Amount("-1234567"), "-1,234,567"}, {Amount(""), ""}, {Amount("n/a"), "n/a"}, {Amount("1e9"), "1e9"},
 		{Bytes(12), "12 B"}, {Bytes(2048), "2.0 KiB"}, {Bytes(300 << 20), "300 MiB"}, {Bytes(3 << 29), "1.5 GiB"},
 		{Took(1500 * time.Microsecond), "2 ms"}, {Took(1234 * time.Millisecond), "1.2 s"}, {Took(90 * time.Second), "1m30s"}, {Took(42 * time.Microsecond), "42µs"},
+		{Plural(1, "line"), "1 line"}, {Plural(0, "line"), "0 lines"}, {Plural(2000, "line"), "2,000 lines"},
 		{ShellWord("a/b-1"), "a/b-1"}, {ShellWord("it's"), `'it'\''s'`}, {ShellWord(""), "''"}, {ShellWord("~x"), "'~x'"},
 		{Bar(0, 4), "░░░░"}, {Bar(0.5, 4), "██░░"}, {Bar(2, 4), "████"}, {Bar(-1, 2), "░░"},
 	} {
