@@ -113,7 +113,10 @@ type player struct {
 	err      error // of the capture; it stays
 }
 
-func newPlayer(name string, cfg PlayConfig) (*player, error) {
+// newPlayer makes the state that all players share. part, if not "", is what of
+// the trade date the capture holds: it tells the sessions of several captures of
+// one date apart.
+func newPlayer(name, part string, cfg PlayConfig) (*player, error) {
 	if cfg.MPIDs == nil {
 		cfg.MPIDs = DefaultMPIDs
 	}
@@ -134,6 +137,9 @@ func newPlayer(name string, cfg PlayConfig) (*player, error) {
 		weights[i] = int64(1_000_000 / (i + 2))
 	}
 	session := sessionID(name, cfg.TradeDate, 1)
+	if part != "" {
+		session = strings.TrimSuffix(session, "1") + part + "-1"
+	}
 	p := &player{
 		cfg: cfg, midnight: cfg.Calendar.Midnight(cfg.TradeDate).UnixNano(), members: newAlias(weights),
 		ordersIn: newFeed(orders, name+"-ORD", session), legsIn: newFeed(executions, name+"-EXE", session),

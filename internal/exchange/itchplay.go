@@ -27,7 +27,7 @@ type ITCH struct {
 
 // NewITCH returns a player of the capture in r, which it reads as it goes.
 func NewITCH(r io.Reader, cfg PlayConfig) (*ITCH, error) {
-	p, err := newPlayer("ITCH", cfg)
+	p, err := newPlayer("ITCH", "", cfg)
 	if err != nil {
 		return nil, err
 	}

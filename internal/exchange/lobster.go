@@ -34,7 +34,7 @@ func NewLOBSTER(r io.Reader, symbol string, cfg PlayConfig) (*LOBSTER, error) {
 	if symbol == "" || len(symbol) > 16 || printable(symbol) != symbol {
 		return nil, fmt.Errorf("%w: symbol %q", ErrConfig, symbol)
 	}
-	p, err := newPlayer("LOBSTER", cfg)
+	p, err := newPlayer("LOBSTER", symbol, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -267,9 +267,16 @@ func (s closeBackend) Status(ctx context.Context, q console.StatusRequest) (cons
 	}
 	out := console.Status{TradeDates: []console.TradeDateStatus{}}
 	for _, d := range dates {
-		if q.TradeDate == "" || d.TradeDate == q.TradeDate {
-			out.TradeDates = append(out.TradeDates, dateStatus(d, resends))
+		if q.TradeDate != "" && d.TradeDate != q.TradeDate {
+			continue
 		}
+		st := dateStatus(d, resends)
+		if d.State == market.StateSealed {
+			if err := s.sealedSources(ctx, &st); err != nil {
+				return out, closeError(err)
+			}
+		}
+		out.TradeDates = append(out.TradeDates, st)
 	}
 	if len(out.TradeDates) == 0 && q.TradeDate != "" {
 		d, err := tradeDate(q.TradeDate)
@@ -287,6 +294,26 @@ func (s closeBackend) Status(ctx context.Context, q console.StatusRequest) (cons
 		out.TradeDates = append(out.TradeDates, dateStatus(market.DateStatus{TradeDate: d.String(), State: state, DeadlineIs: market.DeadlineOnTrack, Report: report}, resends))
 	}
 	return out, nil
+}
+
+// sealedSources tells a sealed trade date's sources from its certificate.
+func (s closeBackend) sealedSources(ctx context.Context, st *console.TradeDateStatus) error {
+	d, err := tradeDate(st.TradeDate)
+	if err != nil {
+		return err
+	}
+	c, _, err := s.market.Certificate(ctx, d, st.Version)
+	if err != nil {
+		return err
+	}
+	for _, a := range c.Sources {
+		st.Sources = append(st.Sources, source(a, c.Findings))
+	}
+	slices.SortStableFunc(st.Sources, func(a, b console.Source) int { return strings.Compare(a.Source, b.Source) })
+	for _, w := range c.Waivers {
+		st.Waivers = append(st.Waivers, waiver(w))
+	}
+	return nil
 }
 
 // deadlineWords are the console's words for the state of a deadline.
