@@ -18,10 +18,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/ledger"
+	"github.com/tapehouse/tapehouse/internal/market"
 	"github.com/tapehouse/tapehouse/internal/record"
 )
 
@@ -45,7 +47,16 @@ type golden struct {
 	Queries map[string][]string  `json:"queries"`
 	Errors  []string             `json:"error_output"` // code and record, sorted
 	Feeds   []ledger.FeedAccount `json:"ledger"`
+	// The sealed trade date: its certificate's hash, what Verify compared, and
+	// every member's statement with its hash.
+	Certificate string   `json:"certificate"`
+	Verified    []int64  `json:"verified"` // rows, figures
+	Statements  []string `json:"statements"`
+	Late        int64    `json:"late_originals"`
 }
+
+// goldenDate is sealed in the directory.
+var goldenDate = calendar.Date(2026, time.November, 20)
 
 // goldenQueries cover each kind of table: fed by a stream, in part from the log
 // alone; reference data; a user's own; and a view.
@@ -85,6 +96,26 @@ func observe(t *testing.T, s *Server) golden {
 	for i := range g.Feeds { // exact only while no server crashes
 		g.Feeds[i].Duplicates, g.Feeds[i].Unchecked = 0, 0
 	}
+	v, err := s.market.Verify(t.Context(), goldenDate, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Certificate, g.Verified = v.Certificate.Hash, []int64{v.Rows, int64(v.Figures)}
+	st, err := s.market.Statements(t.Context(), goldenDate, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !st.Identical {
+		t.Error("the statements were not there")
+	}
+	for _, f := range st.Manifest.Statements {
+		g.Statements = append(g.Statements, f.ID+" "+f.Amount+" "+f.SHA256)
+	}
+	later, err := s.market.Later(t.Context(), goldenDate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Late = later.LateOriginalCount
 	return g
 }
 
@@ -99,12 +130,18 @@ func goldenLegs(from, n int64) [][]byte {
 	return docs
 }
 
-// writeGolden makes the directory: 120 legs, some order events and a reject in
+// writeGolden makes the directory: a sealed trade date with its statements, 120 legs, some order events and a reject in
 // tables, 80 legs and a conflict in the log only, as a crash leaves it.
 func writeGolden(t *testing.T, cfg Config) {
 	s := open(t, cfg)
 	counts := play(t, s, 300)
 	t.Logf("records %v", counts)
+	if _, err := s.market.Seal(t.Context(), goldenDate, market.SealOptions{By: "golden"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.market.Statements(t.Context(), goldenDate, 0); err != nil {
+		t.Fatal(err)
+	}
 	conn, c := connect(t, s), client(t, s)
 	execute1(t, conn, `CREATE TABLE public.own (a int, b numeric(18,4), c timestamptz, d date, e varchar, f double precision, g boolean)`)
 	execute1(t, conn, `INSERT INTO public.own VALUES (1, 1.5, '2026-11-20 14:30:00.000001+00', '2026-11-20', 'naïve', 0.1, true), (2, NULL, NULL, NULL, NULL, NULL, NULL)`)
@@ -178,6 +215,10 @@ func TestGoldenDirectory(t *testing.T) {
 		b, _ := json.Marshal(want.Feeds)
 		if !bytes.Equal(a, b) {
 			t.Errorf("%s: ledger\n got %s\nwant %s", what, a, b)
+		}
+		if got.Certificate != want.Certificate || !slices.Equal(got.Verified, want.Verified) || !slices.Equal(got.Statements, want.Statements) || got.Late != want.Late {
+			t.Errorf("%s: the close\n got %s %v %v %d\nwant %s %v %v %d", what, got.Certificate, got.Verified, got.Statements, got.Late,
+				want.Certificate, want.Verified, want.Statements, want.Late)
 		}
 	}
 	check("opened")
