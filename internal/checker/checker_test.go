@@ -14,7 +14,6 @@ import (
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
-	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/exchange"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
@@ -97,7 +96,7 @@ func (h *house) commit(stream string, docs ...[]byte) {
 		if err := h.store.Put(h.t.Context(), name, bytes.NewReader(p.Data), int64(len(p.Data))); err != nil {
 			h.t.Fatal(err)
 		}
-		c.Add = append(c.Add, catalog.NewFile{Path: name, Partition: catalog.Partition{Value: p.Partition, Has: p.HasPartition}, Stats: delivery.FileStats(p.Meta)})
+		c.Add = append(c.Add, catalog.NewFile{Path: name, Partition: catalog.Partition{Value: p.Partition, Has: p.HasPartition}, Stats: catalog.StatsOf(p.Meta)})
 	}
 	if _, err := h.catalog.Commit(h.t.Context(), []catalog.Commit{c}); err != nil {
 		h.t.Fatal(err)

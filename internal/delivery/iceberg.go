@@ -93,7 +93,7 @@ func (d *Iceberg) write(ctx context.Context, t *catalog.Table, dl Delivery, valu
 	if !ok {
 		path = d.Lake.URI(name)
 	}
-	return catalog.NewFile{Path: path, Partition: value, Stats: FileStats(meta)}, nil
+	return catalog.NewFile{Path: path, Partition: value, Stats: catalog.StatsOf(meta)}, nil
 }
 
 // concatFiles makes one new file of the row groups of parts, in order. It is
@@ -125,15 +125,6 @@ func concatFiles(disk fsys.FS, name string, parts []TailFile) (meta columnar.Fil
 		return meta, err
 	}
 	return meta, w.Flush()
-}
-
-// FileStats converts what the encoder measured to what a manifest holds.
-func FileStats(m columnar.FileMeta) catalog.FileStats {
-	s := catalog.FileStats{SchemaID: m.SchemaID, Rows: m.Rows, SizeBytes: m.SizeBytes, SplitOffsets: m.SplitOffsets}
-	for _, c := range m.Columns {
-		s.Columns = append(s.Columns, catalog.ColumnStats{FieldID: c.FieldID, Values: c.Values, Nulls: c.Nulls, SizeBytes: c.SizeBytes, Lower: c.Lower, Upper: c.Upper})
-	}
-	return s
 }
 
 // Tail implements engine.TailSource: the rows of n's streams from through on.

@@ -19,7 +19,6 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +27,6 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/catalog"
-	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -238,16 +236,16 @@ func (m *Maintainer) rewrite(ctx context.Context, t *catalog.Table, partition ca
 	if _, err := m.o.Engine.Export(ctx, query, engine.ExportSpec{Path: local, Schema: t.Schema, OrderBy: order}); err != nil {
 		return catalog.NewFile{}, err
 	}
-	meta, err := readMeta(local, t.Schema)
+	stats, err := catalog.ReadStats(local, t.Schema)
 	if err != nil {
 		return catalog.NewFile{}, err
 	}
 	written := Relation(t.Schema, nil)
-	written.Files = []engine.File{{Path: local, Rows: meta.Rows}}
+	written.Files = []engine.File{{Path: local, Rows: stats.Rows}}
 	if err := m.compare(ctx, t.Schema, pin, source, written); err != nil {
 		return catalog.NewFile{}, err
 	}
-	if meta.Rows == 0 {
+	if stats.Rows == 0 {
 		return catalog.NewFile{Stats: catalog.FileStats{}}, nil
 	}
 	name := t.DataDir() + "/"
@@ -262,7 +260,7 @@ func (m *Maintainer) rewrite(ctx context.Context, t *catalog.Table, partition ca
 	if !ok {
 		path = m.o.Store.URI(name)
 	}
-	return catalog.NewFile{Path: path, Partition: partition, Stats: Stats(meta)}, nil
+	return catalog.NewFile{Path: path, Partition: partition, Stats: stats}, nil
 }
 
 // compare proves that a written file has the rows that were read: their number,
@@ -333,26 +331,4 @@ func Relation(schema record.Schema, files []catalog.DataFile) engine.Relation {
 		r.Files = append(r.Files, file)
 	}
 	return r
-}
-
-// Stats converts a file's description to what a manifest holds.
-func Stats(m columnar.FileMeta) catalog.FileStats {
-	s := catalog.FileStats{SchemaID: m.SchemaID, Rows: m.Rows, SizeBytes: m.SizeBytes, SplitOffsets: slices.Clone(m.SplitOffsets)}
-	for _, c := range m.Columns {
-		s.Columns = append(s.Columns, catalog.ColumnStats{FieldID: c.FieldID, Values: c.Values, Nulls: c.Nulls, SizeBytes: c.SizeBytes, Lower: c.Lower, Upper: c.Upper})
-	}
-	return s
-}
-
-func readMeta(path string, schema record.Schema) (meta columnar.FileMeta, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return meta, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	info, err := f.Stat()
-	if err != nil {
-		return meta, err
-	}
-	return columnar.MetaFromParquet(f, info.Size(), schema)
 }

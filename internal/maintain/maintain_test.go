@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
-	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
@@ -92,11 +91,11 @@ func (h *house) add(day int32, first, n int) {
 	sql := fmt.Sprintf(`SELECT chr(CAST(65 + hash(i) %% 20 AS INTEGER)) AS symbol, CAST(i AS BIGINT) AS seq, CASE WHEN i %% 7 = 0 THEN NULL ELSE CAST(i AS DECIMAL(18,4)) / 10000 END AS price,
 		CAST(DATE '1970-01-01' + %d AS DATE) AS day FROM range(%d, %d) AS r(i) ORDER BY hash(i)`, day, first, first+n)
 	must[engine.Exported](h.t)(h.engine.Export(ctx, engine.Query{SQL: sql}, engine.ExportSpec{Path: local, Schema: h.table.Schema}))
-	meta := must[columnar.FileMeta](h.t)(readMeta(local, h.table.Schema))
+	meta := must[catalog.FileStats](h.t)(catalog.ReadStats(local, h.table.Schema))
 	name := fmt.Sprintf("%s/day=x/%s", h.table.DataDir(), filepath.Base(local))
 	check(h.t, h.store.PutFile(ctx, name, local))
 	path, _ := h.store.LocalPath(name)
-	must[[]*catalog.Table](h.t)(h.catalog.Commit(ctx, []catalog.Commit{{Table: tableName, Add: []catalog.NewFile{{Path: path, Partition: catalog.Partition{Value: day, Has: true}, Stats: Stats(meta)}}}}))
+	must[[]*catalog.Table](h.t)(h.catalog.Commit(ctx, []catalog.Commit{{Table: tableName, Add: []catalog.NewFile{{Path: path, Partition: catalog.Partition{Value: day, Has: true}, Stats: meta}}}}))
 }
 
 func (h *house) files() []catalog.DataFile {

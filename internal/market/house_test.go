@@ -251,7 +251,7 @@ func (h *house) addReference(r *packs.Reference, rows [][]string) {
 	name := tbl.DataDir() + "/" + filepath.Base(local)
 	check(t, h.store.PutFile(ctx, name, local))
 	path, _ := h.store.LocalPath(name)
-	must[[]*catalog.Table](t)(h.catalog.Commit(ctx, []catalog.Commit{{Table: tbl.Name, Add: []catalog.NewFile{{Path: path, Stats: maintain.Stats(meta)}}}}))
+	must[[]*catalog.Table](t)(h.catalog.Commit(ctx, []catalog.Commit{{Table: tbl.Name, Add: []catalog.NewFile{{Path: path, Stats: catalog.StatsOf(meta)}}}}))
 }
 
 // put sends documents to a stream and returns their record ids.

@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
-	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/engine"
 )
 
@@ -301,18 +300,9 @@ func (m *Manager) compute(ctx context.Context, v *view, state *catalog.Table, q 
 	if written.Rows == 0 {
 		return nil, nil
 	}
-	f, err := os.Open(path)
+	stats, err := catalog.ReadStats(path, schema)
 	if err != nil {
 		return nil, err
-	}
-	meta, err := columnar.MetaFromParquet(f, written.SizeBytes, schema)
-	_ = f.Close() // it was read only
-	if err != nil {
-		return nil, err
-	}
-	stats := catalog.FileStats{Rows: meta.Rows, SizeBytes: meta.SizeBytes, SplitOffsets: meta.SplitOffsets, SchemaID: meta.SchemaID}
-	for _, c := range meta.Columns {
-		stats.Columns = append(stats.Columns, catalog.ColumnStats(c))
 	}
 	name := state.DataDir() + "/partial-" + uuid.NewString() + ".parquet"
 	if v.layout.Mode == modeStored {

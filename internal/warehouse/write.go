@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
-	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/record"
 )
@@ -359,7 +358,7 @@ func (s *Session) stagePartitions(ctx context.Context, t *catalog.Table, path st
 
 // stageFile puts one file into the lake and notes it for the commit.
 func (s *Session) stageFile(ctx context.Context, t *catalog.Table, path string, written engine.Exported, partition catalog.Partition) error {
-	stats, err := fileStats(path, written, t)
+	stats, err := catalog.ReadStats(path, t.Schema)
 	if err != nil {
 		return err
 	}
@@ -389,24 +388,6 @@ func (s *Session) stageFile(ctx context.Context, t *catalog.Table, path string, 
 		w.local = append(w.local, f)
 	}
 	return nil
-}
-
-func fileStats(path string, written engine.Exported, t *catalog.Table) (catalog.FileStats, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return catalog.FileStats{}, err
-	}
-	defer func() { _ = f.Close() }() // it was only read
-	// Iceberg readers want bounds and counts by field id.
-	m, err := columnar.MetaFromParquet(f, written.SizeBytes, t.Schema)
-	if err != nil {
-		return catalog.FileStats{}, fmt.Errorf("read the footer of a staged file: %w", err)
-	}
-	stats := catalog.FileStats{Rows: m.Rows, SizeBytes: m.SizeBytes, SplitOffsets: m.SplitOffsets, SchemaID: t.Schema.ID}
-	for _, c := range m.Columns {
-		stats.Columns = append(stats.Columns, catalog.ColumnStats(c))
-	}
-	return stats, nil
 }
 
 // checkRequired refuses nulls in columns that are NOT NULL.
