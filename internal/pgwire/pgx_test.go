@@ -370,6 +370,9 @@ func TestStreamingMemory(t *testing.T) {
 	ts.mu.Lock()
 	conn := ts.sessions[c.PgConn().PID()]
 	ts.mu.Unlock()
+	// The session's goroutine must have ended before its buffer is looked at.
+	_ = c.Close(t.Context())
+	_ = ts.Close()
 	if cap(conn.out.buf) > 4*sendBufferBytesDefault {
 		t.Errorf("send buffer of %d bytes", cap(conn.out.buf))
 	}

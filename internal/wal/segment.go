@@ -22,7 +22,8 @@ const (
 	newPrefix     = "new-"
 
 	// sparesMax bounds the files kept for reuse: one to rotate to, and one that
-	// came back meanwhile.
+	// came back meanwhile. A third comes when segments return while the preparer
+	// is filling one.
 	sparesMax = 2
 
 	// zeroChunkBytes is the unit in which a spare is filled.
