@@ -46,9 +46,9 @@ func newGenerate() *cobra.Command {
 		Short:   "Play a simulated trade date, or a real capture",
 		Long: `Plays one trade date: a seeded simulated exchange, a Nasdaq TotalView-ITCH 5.0
 file, or a LOBSTER message file (both plain or gzip). The same seed gives the same
-bytes. Members and fee codes, which captures lack, are assigned by the seed. Play
-one capture of a kind a trade date: two would give their records the same numbers,
-which the close reports as conflicts.
+bytes. Members and fee codes, which captures lack, are assigned by the seed. LOBSTER
+files of several symbols may share a trade date. Play one ITCH file a trade date:
+two would give their records the same numbers, which the close reports as conflicts.
 
 It puts the records to the streams order-events, executions, corrections and
 markers, which must exist: of the server of --data DIR, or of --endpoint URL with
