@@ -18,6 +18,7 @@ demo: build ## one simulated trade date, end to end; SABOTAGE=kill|gap|bust|reje
 test: ## every test that needs only Go, gcc/g++ and make
 	$(GO) vet ./...
 	$(GO) test -timeout 20m ./...
+	@sh tools/missing.sh
 
 interop: ## clients that are fetched first: the PostgreSQL JDBC driver (Java and Maven)
 	$(GO) test -tags interop -run 'JDBC' -v ./internal/server

