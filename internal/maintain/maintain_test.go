@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -244,9 +245,11 @@ func TestRoundRemovesWhatNothingNeeds(t *testing.T) {
 	must[CompactResult](t)(m.Compact(t.Context(), tableName, catalog.Partition{Value: 20000, Has: true}, CompactOptions{}))
 	orphan := filepath.Join(filepath.Dir(old[0].Path), "executions-orphan.parquet")
 	check(t, os.WriteFile(orphan, []byte("x"), 0o600))
-	// A query holds one of the old files that no tag keeps.
-	held := old[len(old)-1]
-	pin := engine.NewPin(map[engine.Name]engine.Relation{engine.Name(tableName): Relation(h.table.Schema, old[len(old)-1:])})
+	// A query holds one of the old files that no tag keeps. Files are sorted by
+	// their random names, so it is the one that the last snapshot added.
+	last := slices.IndexFunc(old, func(f catalog.DataFile) bool { return f.AddedBy == h.table.Snapshot() })
+	held := old[last]
+	pin := engine.NewPin(map[engine.Name]engine.Relation{engine.Name(tableName): Relation(h.table.Schema, old[last:last+1])})
 	s := must[*engine.Session](t)(h.engine.InternalSession(t.Context()))
 	rows := must[*engine.Rows](t)(s.Query(t.Context(), engine.Query{Pin: pin, SQL: "SELECT * FROM n.t"}))
 

@@ -27,18 +27,24 @@ func (m *Market) Readiness(ctx context.Context, d calendar.TradeDate) (*Report, 
 	if _, err := m.day(d); err != nil {
 		return nil, err
 	}
+	pin, err := m.pinFresh(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("readiness of %s: %w", d, err)
+	}
+	defer pin.Release()
+	return m.evaluate(ctx, d, pin)
+}
+
+// pinFresh pins what a readiness reads, with everything that was acknowledged
+// before the call. The ledger's accounts are then at least as far.
+func (m *Market) pinFresh(ctx context.Context) (*engine.Pin, error) {
 	var names []engine.Name
 	for _, r := range m.tables() {
 		if r.role != RoleReference || r.table == m.pack.Close.Roster {
 			names = append(names, engine.Name(m.name(r.table)))
 		}
 	}
-	pin, err := m.o.Engine.PinFresh(ctx, names, nil)
-	if err != nil {
-		return nil, fmt.Errorf("readiness of %s: %w", d, err)
-	}
-	defer pin.Release()
-	return m.evaluate(ctx, d, pin)
+	return m.o.Engine.PinFresh(ctx, names, nil)
 }
 
 // evaluate judges what a pin shows, with the ledger as it stands.

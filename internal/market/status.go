@@ -75,6 +75,13 @@ func (m *Market) Status(ctx context.Context) ([]DateStatus, error) {
 	if m.o.Ledger == nil {
 		return nil, ErrReadOnly
 	}
+	// The ledger's accounts follow the log: what was acknowledged before this
+	// call is in them once the streams' tails have it.
+	pin, err := m.pinFresh(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("status: %w", err)
+	}
+	pin.Release()
 	var out []DateStatus
 	for _, d := range m.recent() {
 		s, err := m.dateStatus(ctx, d)

@@ -579,7 +579,7 @@ func (s *fakeSession) CopyIn(ctx context.Context, st *Statement, in RowReader) (
 // waitUntil polls; the conditions it is used for come within milliseconds.
 func waitUntil(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !cond(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("did not happen within 5 s: %s", what)
 		}

@@ -444,7 +444,7 @@ func TestPipelineIsBounded(t *testing.T) {
 	gate := make(chan struct{})
 	s.fault = func(int, http.ResponseWriter) bool { <-gate; return false }
 	p := NewPipeline(newClient(t, config), PipelineOptions{Workers: 1, QueueDepth: 2})
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	var err error
 	for err == nil {
