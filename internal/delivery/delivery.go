@@ -33,6 +33,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/fsys"
@@ -114,7 +115,7 @@ type Options struct {
 	Log         Log
 	Ledger      *ledger.Ledger
 	Documents   Documents
-	Destination func(Config) (Destination, error)
+	Destination func(Config, catalog.Name) (Destination, error)
 	Errors      lake.Store // the error output
 	Calendar    columnar.Calendar
 	Logger      *slog.Logger
@@ -177,7 +178,7 @@ type Manager struct {
 
 	mu      sync.RWMutex
 	streams map[record.StreamName]*Stream
-	gone    map[record.Key]departed // streams that were deleted lately
+	gone    map[departedKey]departed // lanes of streams that were deleted lately
 	closed  bool
 
 	checkpointMu sync.Mutex
@@ -188,9 +189,13 @@ type Manager struct {
 // departed is a deleted stream, remembered for departedFor: a query that loaded
 // its table before the last flush must load it again.
 type departed struct {
-	namespace, table string
-	end              record.Offset
-	at               time.Time
+	end record.Offset
+	at  time.Time
+}
+
+type departedKey struct {
+	key   record.Key
+	table catalog.Name
 }
 
 // departedFor is far above what passes between the load of a table and the look
@@ -202,7 +207,7 @@ const departedFor = 10 * time.Minute
 // ask for fresh rows wait until the replay has caught up.
 func Open(ctx context.Context, o Options) (*Manager, error) {
 	o.setDefaults()
-	m := &Manager{o: o, metrics: newMetrics(o.Registerer), streams: map[record.StreamName]*Stream{}, gone: map[record.Key]departed{}, stop: make(chan struct{})}
+	m := &Manager{o: o, metrics: newMetrics(o.Registerer), streams: map[record.StreamName]*Stream{}, gone: map[departedKey]departed{}, stop: make(chan struct{})}
 	for _, dir := range []string{m.tailDir(), m.ledgerDir()} {
 		if err := o.FS.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make %s: %w", dir, err)
@@ -229,15 +234,17 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 			m.shutdown()
 			return nil, err
 		}
-		if body, ok := plans[s.key.String()]; ok {
-			if err := s.adoptPlan(body); err != nil {
+		for _, l := range s.tables() {
+			if body, ok := plans[l.planKey()]; ok {
+				if err := l.adoptPlan(body); err != nil {
+					m.shutdown()
+					return nil, err
+				}
+			}
+			if err := l.recoverLedger(ctx); err != nil {
 				m.shutdown()
 				return nil, err
 			}
-		}
-		if err := s.recoverLedger(ctx); err != nil {
-			m.shutdown()
-			return nil, err
 		}
 		m.streams[cfg.Name] = s
 	}
@@ -335,7 +342,9 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 			delete(m.gone, k)
 		}
 	}
-	m.gone[s.key] = departed{s.cfg.Namespace, s.cfg.Table, s.Through(), now}
+	for _, l := range s.tables() {
+		m.gone[departedKey{l.key, l.table}] = departed{l.Through(), now}
+	}
 	m.mu.Unlock()
 	s.close()
 	if err := m.checkpoint(ctx); err != nil {
@@ -349,12 +358,14 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 
 // Unfed runs fn, during which no stream can begin to feed the table. Where one
 // does already, fn is not run and the stream is returned.
-func (m *Manager) Unfed(namespace, table string, fn func() error) (record.StreamName, error) {
+func (m *Manager) Unfed(table catalog.Name, fn func() error) (record.StreamName, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, s := range m.streams {
-		if s.cfg.Namespace == namespace && s.cfg.Table == table {
-			return name, nil
+		for _, l := range s.tables() {
+			if l.table == table {
+				return name, nil
+			}
 		}
 	}
 	return "", fn()
@@ -379,24 +390,26 @@ func (m *Manager) Streams() []*Stream {
 	for _, s := range m.streams {
 		out = append(out, s)
 	}
-	slices.SortFunc(out, func(a, b *Stream) int { return strings.Compare(string(a.cfg.Name), string(b.cfg.Name)) })
+	slices.SortFunc(out, func(a, b *Stream) int { return strings.Compare(string(a.name), string(b.name)) })
 	return out
 }
 
-// tailsOf returns the streams whose tails stand above through; ErrTailMoved if
+// tailsOf returns the lanes whose tails stand above through; ErrTailMoved if
 // one was deleted since.
-func (m *Manager) tailsOf(namespace, table string, through record.Vector) ([]*Stream, error) {
+func (m *Manager) tailsOf(table catalog.Name, through record.Vector) ([]*tableLane, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	for k, d := range m.gone {
-		if d.namespace == namespace && d.table == table && through[k] < d.end {
+		if k.table == table && through[k.key] < d.end {
 			return nil, ErrTailMoved
 		}
 	}
-	var out []*Stream
+	var out []*tableLane
 	for _, s := range m.streams {
-		if s.cfg.Namespace == namespace && s.cfg.Table == table {
-			out = append(out, s)
+		for _, l := range s.tables() {
+			if l.table == table {
+				out = append(out, l)
+			}
 		}
 	}
 	return out, nil
@@ -408,11 +421,11 @@ func (m *Manager) invisible(s *Stream, err error) error {
 	defer m.mu.RUnlock()
 	switch {
 	case !errors.Is(err, ErrClosed):
-		return fmt.Errorf("make %s visible: %w", s.cfg.Name, err)
+		return fmt.Errorf("make %s visible: %w", s.name, err)
 	case m.closed:
 		return fmt.Errorf("%w: %w", engine.ErrClosed, err)
 	default: // it was deleted meanwhile: its table contains everything
-		return fmt.Errorf("%w: %s was deleted", engine.ErrTailMoved, s.cfg.Name)
+		return fmt.Errorf("%w: %s was deleted", engine.ErrTailMoved, s.name)
 	}
 }
 
@@ -466,16 +479,16 @@ func (m *Manager) Flush(ctx context.Context) error {
 // Frozen holds the streams of a seal: each has delivered exactly up to At and
 // commits nothing further until Release.
 type Frozen struct {
-	At      record.Vector
-	streams []*Stream
-	once    sync.Once
+	At    record.Vector
+	lanes []*tableLane
+	once  sync.Once
 }
 
 // Release lets the streams go on.
 func (f *Frozen) Release() {
 	f.once.Do(func() {
-		for _, s := range f.streams {
-			s.release()
+		for _, l := range f.lanes {
+			l.release()
 		}
 	})
 }
@@ -485,13 +498,15 @@ func (f *Frozen) Release() {
 func (m *Manager) Freeze(ctx context.Context) (*Frozen, error) {
 	f := &Frozen{At: record.Vector{}}
 	for _, s := range m.Streams() {
-		at, err := s.freeze(ctx)
-		if err != nil {
-			f.Release()
-			return nil, fmt.Errorf("freeze %s: %w", s.cfg.Name, err)
+		for _, l := range s.tables() {
+			at, err := l.freeze(ctx)
+			if err != nil {
+				f.Release()
+				return nil, fmt.Errorf("freeze %s: %w", s.name, err)
+			}
+			f.At[l.key] = at
+			f.lanes = append(f.lanes, l)
 		}
-		f.At[s.key] = at
-		f.streams = append(f.streams, s)
 	}
 	return f, nil
 }

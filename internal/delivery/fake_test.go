@@ -224,7 +224,7 @@ func openHouse(t *testing.T, mem *fsys.Mem, w *world, tune func(*Options)) (*hou
 	}
 	o := Options{
 		FS: mem, Dir: "/d", Log: log, Ledger: led, Documents: w, Errors: errs,
-		Destination:  func(Config) (Destination, error) { return dest{w, mem}, nil },
+		Destination:  func(Config, catalog.Name) (Destination, error) { return dest{w, mem}, nil },
 		Logger:       slog.New(slog.DiscardHandler),
 		TailInterval: time.Millisecond, CheckpointInterval: time.Hour, RetryWait: time.Millisecond,
 	}

@@ -42,27 +42,35 @@ type flushResult struct {
 
 // adoptPlan takes a stored plan into account at start: if the table still
 // stands where the plan begins, the plan is executed before anything else.
-func (s *Stream) adoptPlan(body json.RawMessage) error {
+func (l *tableLane) adoptPlan(body json.RawMessage) error {
 	var p plan
 	if err := json.Unmarshal(body, &p); err != nil {
-		return fmt.Errorf("stream %s: read its flush plan: %w", s.cfg.Name, err)
+		return fmt.Errorf("stream %s: read its flush plan: %w", l.s.name, err)
 	}
-	if p.From == s.Through() && p.To > p.From && p.To <= s.m.o.Log.Next(s.key) {
-		s.planned = &p
+	if p.From == l.Through() && p.To > p.From && p.To <= l.m.o.Log.Next(l.key) {
+		l.planned = &p
 	}
 	return nil
 }
 
+// planKey names the lane among the stored flush plans.
+func (l *tableLane) planKey() string {
+	if l.s.direct == l {
+		return l.key.String()
+	}
+	return l.key.String() + " " + l.table.String()
+}
+
 // executePlan executes the plan found at start, until it succeeds.
-func (s *Stream) executePlan(d *columnar.Decoder) error {
-	p := s.planned
+func (l *tableLane) executePlan(d *columnar.Decoder) error {
+	p := l.planned
 	if p == nil {
 		return nil
 	}
 	for {
-		err := s.absorb(d, p.To)
+		err := l.absorb(d, p.To)
 		if err == nil {
-			err = s.encode(d)
+			err = l.encode(d)
 		}
 		if err == nil {
 			break
@@ -70,56 +78,56 @@ func (s *Stream) executePlan(d *columnar.Decoder) error {
 		if !errors.Is(err, errTailWrite) {
 			return err
 		}
-		s.stall(err)
+		l.stall(err)
 		select {
-		case <-s.stop:
+		case <-l.stop:
 			return nil
-		case <-time.After(s.m.o.RetryWait):
+		case <-time.After(l.m.o.RetryWait):
 		}
 	}
 	for {
-		res := s.deliver(p)
-		s.finishFlush(res)
+		res := l.deliver(p)
+		l.finishFlush(res)
 		if res.done {
-			s.planned = nil
+			l.planned = nil
 			return nil
 		}
-		if err := s.failure(); err != nil {
+		if err := l.failure(); err != nil {
 			return err
 		}
 		select {
-		case <-s.stop:
+		case <-l.stop:
 			return nil
-		case <-time.After(s.retryWait):
+		case <-time.After(l.retryWait):
 		}
 	}
 }
 
 // beginFlush starts a flush beside the pump. Entries below its end are left
 // alone until it is finished.
-func (s *Stream) beginFlush(p *plan, d *columnar.Decoder, running *sync.WaitGroup) error {
-	if s.retry == nil {
+func (l *tableLane) beginFlush(p *plan, d *columnar.Decoder, running *sync.WaitGroup) error {
+	if l.retry == nil {
 		// Small row groups are a cost, not a fault: a full disk does not keep
 		// what there is from being delivered.
-		if err := s.compactFor(p, d); err != nil && !errors.Is(err, errTailWrite) {
+		if err := l.compactFor(p, d); err != nil && !errors.Is(err, errTailWrite) {
 			return err
 		}
-		if s.rejectsBelow(p.To) {
-			p.ErrorObject = s.errorObjectName(p.At)
+		if l.rejectsBelow(p.To) {
+			p.ErrorObject = l.errorObjectName(p.At)
 		}
 	}
-	s.flushing, s.flushEnd = true, max(s.flushEnd, p.To)
-	s.firstAt = time.Time{}
-	if s.pending() || record.Offset(s.appended.Load()) > p.To {
-		s.firstAt = s.m.o.Now()
+	l.flushing, l.flushEnd = true, max(l.flushEnd, p.To)
+	l.firstAt = time.Time{}
+	if l.pending() || record.Offset(l.appended.Load()) > p.To {
+		l.firstAt = l.m.o.Now()
 	}
-	running.Go(func() { s.flushed <- s.deliver(p) })
+	running.Go(func() { l.flushed <- l.deliver(p) })
 	return nil
 }
 
 // compactFor merges runs of small entries of a flush, so that a slow stream's
 // data file has few row groups.
-func (s *Stream) compactFor(p *plan, d *columnar.Decoder) error {
+func (l *tableLane) compactFor(p *plan, d *columnar.Decoder) error {
 	var run []*entry
 	var rows int64
 	flush := func() error {
@@ -128,9 +136,9 @@ func (s *Stream) compactFor(p *plan, d *columnar.Decoder) error {
 		if len(old) < 2 {
 			return nil
 		}
-		return s.merge(old, d)
+		return l.merge(old, d)
 	}
-	for _, e := range s.tail.span(p.From, p.To) {
+	for _, e := range l.tail.span(p.From, p.To) {
 		if e.rows >= mergeRowsMax || rows+e.rows > columnar.MaxRowGroupRows {
 			if err := flush(); err != nil {
 				return err
@@ -145,35 +153,35 @@ func (s *Stream) compactFor(p *plan, d *columnar.Decoder) error {
 
 // deliver executes a plan. It is safe to execute again, in this process or the
 // next: names are fixed by the plan or never referenced before the commit.
-func (s *Stream) deliver(p *plan) flushResult {
+func (l *tableLane) deliver(p *plan) flushResult {
 	ctx := context.Background()
-	started := s.m.o.Now()
-	dl := Delivery{Key: s.key, From: p.From, To: p.To}
+	started := l.m.o.Now()
+	dl := Delivery{Key: l.key, From: p.From, To: p.To}
 	var rows, size int64
-	for _, e := range s.tail.span(p.From, p.To) {
+	for _, e := range l.tail.span(p.From, p.To) {
 		dl.Parts = append(dl.Parts, e.files...)
 		rows, size = rows+e.rows, size+e.sizeBytes
 	}
 	if p.ErrorObject != "" {
-		if err := s.writeErrors(ctx, p); err != nil {
+		if err := l.writeErrors(ctx, p); err != nil {
 			return flushResult{p, superseded(fmt.Errorf("write the error output: %w", err)), false}
 		}
 	}
-	err := s.dest.Deliver(ctx, dl)
+	err := l.dest.Deliver(ctx, dl)
 	if err != nil {
 		// The error does not tell the outcome; the table does.
-		st, serr := s.dest.State(ctx, s.key)
+		st, serr := l.dest.State(ctx, l.key)
 		switch {
 		case serr != nil:
 			return flushResult{p, errors.Join(err, serr), false}
 		case st.Through == p.To: // done after all
 		case st.Through != p.From:
-			return flushResult{p, fmt.Errorf("%w: %s.%s contains records up to offset %d, this server delivered %d to %d", ErrSuperseded, s.cfg.Namespace, s.cfg.Table, st.Through, p.From, p.To), false}
+			return flushResult{p, fmt.Errorf("%w: %s.%s contains records up to offset %d, this server delivered %d to %d", ErrSuperseded, l.table.Namespace, l.table.Table, st.Through, p.From, p.To), false}
 		default:
 			return flushResult{p, superseded(err), false}
 		}
 	}
-	s.m.metrics.delivered(s.cfg.Name, rows, size, s.m.o.Now().Sub(started))
+	l.m.metrics.delivered(l.s.name, rows, size, l.m.o.Now().Sub(started))
 	return flushResult{p, nil, true}
 }
 
@@ -187,49 +195,49 @@ func superseded(err error) error {
 }
 
 // finishFlush takes a flush's outcome into account.
-func (s *Stream) finishFlush(res flushResult) {
-	s.flushing = false
-	s.lastFlush = s.m.o.Now()
+func (l *tableLane) finishFlush(res flushResult) {
+	l.flushing = false
+	l.lastFlush = l.m.o.Now()
 	if !res.done {
 		if errors.Is(res.err, ErrSuperseded) {
-			s.fail(res.err)
+			l.fail(res.err)
 			return
 		}
-		s.retry = res.plan
-		s.retryWait = min(max(2*s.retryWait, s.m.o.RetryWait), retryWaitMax)
-		s.retryAt = s.lastFlush.Add(s.retryWait)
-		s.m.metrics.failedFlush(s.cfg.Name)
-		s.m.o.Logger.Error("delivery failed, will be tried again", "stream", s.cfg.Name, "from", res.plan.From, "to", res.plan.To, "wait", s.retryWait, "err", res.err)
+		l.retry = res.plan
+		l.retryWait = min(max(2*l.retryWait, l.m.o.RetryWait), retryWaitMax)
+		l.retryAt = l.lastFlush.Add(l.retryWait)
+		l.m.metrics.failedFlush(l.s.name)
+		l.m.o.Logger.Error("delivery failed, will be tried again", "stream", l.s.name, "from", res.plan.From, "to", res.plan.To, "wait", l.retryWait, "err", res.err)
 		return
 	}
-	s.retry, s.retryAt, s.retryWait = nil, time.Time{}, 0
-	s.through.Store(uint64(res.plan.To))
-	s.tail.drop(res.plan.To)
-	kept := s.rejects[:0]
-	for _, o := range s.rejects {
+	l.retry, l.retryAt, l.retryWait = nil, time.Time{}, 0
+	l.through.Store(uint64(res.plan.To))
+	l.tail.drop(res.plan.To)
+	kept := l.rejects[:0]
+	for _, o := range l.rejects {
 		if o >= res.plan.To {
 			kept = append(kept, o)
 		}
 	}
-	s.rejects = kept
-	if record.Offset(s.appended.Load()) == res.plan.To {
-		s.rejectsAll = false
+	l.rejects = kept
+	if record.Offset(l.appended.Load()) == res.plan.To {
+		l.rejectsAll = false
 	}
 }
 
-func (s *Stream) rejectsBelow(to record.Offset) bool {
-	return s.rejectsAll || len(s.rejects) > 0 && s.rejects[0] < to
+func (l *tableLane) rejectsBelow(to record.Offset) bool {
+	return l.rejectsAll || len(l.rejects) > 0 && l.rejects[0] < to
 }
 
 // errorObjectName is Firehose's object key under the error prefix: the prefix
 // with its expressions, the UTC hour, stream, version, time and a UUID.
-func (s *Stream) errorObjectName(at time.Time) string {
-	prefix := s.cfg.ErrorPrefix
+func (l *tableLane) errorObjectName(at time.Time) string {
+	prefix := l.s.Config().ErrorPrefix
 	if prefix == "" {
-		prefix = "errors/" + string(s.cfg.Name) + "/!{firehose:error-output-type}/"
+		prefix = "errors/" + string(l.s.name) + "/!{firehose:error-output-type}/"
 	}
 	prefix = strings.ReplaceAll(prefix, "!{firehose:error-output-type}", "format-conversion-failed")
-	return fmt.Sprintf("%s%s/%s-1-%s-%s", prefix, at.Format("2006/01/02/15"), s.cfg.Name, at.Format("2006-01-02-15-04-05"), uuid.NewString())
+	return fmt.Sprintf("%s%s/%s-1-%s-%s", prefix, at.Format("2006/01/02/15"), l.s.name, at.Format("2006-01-02-15-04-05"), uuid.NewString())
 }
 
 // failedRecord is a line of the error output, as Firehose writes it, with the
@@ -262,31 +270,31 @@ const SequenceConflict = "SequenceConflict"
 
 // writeErrors stores the plan and writes its error object: the rejected and
 // conflicting records of the stretch, read again from the log.
-func (s *Stream) writeErrors(ctx context.Context, p *plan) error {
+func (l *tableLane) writeErrors(ctx context.Context, p *plan) error {
 	body, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode flush plan: %w", err)
 	}
-	if err := s.m.o.Documents.Put(ctx, kindPlan, s.key.String(), body); err != nil {
+	if err := l.m.o.Documents.Put(ctx, kindPlan, l.planKey(), body); err != nil {
 		return fmt.Errorf("store flush plan: %w", err)
 	}
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
-	d := s.layout.NewDecoder()
+	d := l.layout.NewDecoder()
 	line := func(f wal.Frame, offset record.Offset, raw []byte, code, aws, message string) error {
 		return enc.Encode(failedRecord{
 			AttemptsMade: 1, ArrivalTimestamp: f.ArrivedAt / 1000, LastErrorCode: aws, LastErrorMessage: message,
 			AttemptEnding: p.At.UnixMilli(), RawData: base64.StdEncoding.EncodeToString(raw),
-			SequenceNumber: fmt.Sprint(offset), Table: failTable{DatabaseName: s.cfg.Namespace, TableName: s.cfg.Table, VersionID: "LATEST"},
-			RecordID: record.ID{Key: s.key, Offset: offset}.String(), Code: code,
+			SequenceNumber: fmt.Sprint(offset), Table: failTable{DatabaseName: l.table.Namespace, TableName: l.table.Table, VersionID: "LATEST"},
+			RecordID: record.ID{Key: l.key, Offset: offset}.String(), Code: code,
 		})
 	}
-	err = s.m.o.Log.Read(ctx, s.key, p.From, func(f wal.Frame) error {
+	err = l.m.o.Log.Read(ctx, l.key, p.From, func(f wal.Frame) error {
 		if f.First >= p.To {
 			return errStop
 		}
-		b, err := s.decode(d, f)
+		b, err := l.decode(d, f)
 		if err != nil {
 			return err
 		}
@@ -313,7 +321,7 @@ func (s *Stream) writeErrors(ctx context.Context, p *plan) error {
 	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("read the rejected records: %w", err)
 	}
-	err = s.m.o.Errors.Put(ctx, p.ErrorObject, &out, int64(out.Len()))
+	err = l.m.o.Errors.Put(ctx, p.ErrorObject, &out, int64(out.Len()))
 	if errors.Is(err, lake.ErrExists) { // by this plan, before a crash
 		return nil
 	}

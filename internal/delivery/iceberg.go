@@ -12,7 +12,6 @@ import (
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
-	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -125,84 +124,4 @@ func concatFiles(disk fsys.FS, name string, parts []TailFile) (meta columnar.Fil
 		return meta, err
 	}
 	return meta, w.Flush()
-}
-
-// Tail implements engine.TailSource: the rows of n's streams from through on.
-func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector, fresh bool) (engine.Tail, error) {
-	streams, err := m.tailsOf(n.Namespace, n.Table, through)
-	if err != nil {
-		return engine.Tail{}, fmt.Errorf("%w: %w", engine.ErrTailMoved, err)
-	}
-	out := engine.Tail{Through: record.Vector{}}
-	type held struct {
-		t       *tail
-		entries []*entry
-	}
-	var pins []held
-	out.Release = func() {
-		for _, h := range pins {
-			h.t.release(h.entries)
-		}
-	}
-	for _, s := range streams {
-		if fresh {
-			if _, err := s.ask(ctx, askVisible); err != nil {
-				out.Release()
-				return engine.Tail{}, m.invisible(s, err)
-			}
-		}
-		entries, visible, err := s.tail.pin(through[s.key])
-		if err != nil {
-			out.Release()
-			return engine.Tail{}, fmt.Errorf("%w: %w", engine.ErrTailMoved, err)
-		}
-		pins = append(pins, held{&s.tail, entries})
-		out.Through[s.key] = visible
-		for _, e := range entries {
-			for _, f := range e.files {
-				out.Files = append(out.Files, engine.TailFile{Path: f.Path, SchemaID: f.Meta.SchemaID, Rows: f.Meta.Rows})
-			}
-		}
-	}
-	return out, nil
-}
-
-// Stats are a stream's figures.
-type Stats struct {
-	Stream       record.StreamName `json:"stream"`
-	Table        string            `json:"table"`
-	Acknowledged uint64            `json:"acknowledged"` // records on disk
-	Visible      uint64            `json:"visible"`      // of those, visible to SQL without waiting
-	Through      uint64            `json:"through"`      // of those, in the table
-	TailEntries  int               `json:"tail_entries"`
-	TailRows     int64             `json:"tail_rows"`
-	TailBytes    int64             `json:"tail_bytes"`
-	Err          string            `json:"error,omitempty"`
-}
-
-// Stats returns the stream's present figures.
-func (s *Stream) Stats() Stats {
-	st := Stats{Stream: s.cfg.Name, Table: s.cfg.Namespace + "." + s.cfg.Table,
-		Acknowledged: uint64(s.m.o.Log.Synced(s.key)), Through: s.through.Load()}
-	var end record.Offset
-	st.TailEntries, st.TailRows, st.TailBytes, end = s.tail.stats()
-	st.Visible = uint64(end)
-	if err := s.failure(); err != nil {
-		st.Err = err.Error()
-	}
-	return st
-}
-
-// busyRows is the backlog of a pump from which on other work should wait.
-const busyRows = 128 << 10
-
-// Busy reports whether a stream's visibility lags behind its log: background
-// work that nobody waits for should be put off.
-func (m *Manager) Busy() bool {
-	for _, s := range m.Streams() {
-		if int64(m.o.Log.Synced(s.key))-int64(s.appended.Load()) > busyRows {
-			return true
-		}
-	}
-	return false
 }

@@ -77,55 +77,55 @@ type waiter struct {
 
 // recoverLedger brings the ledger up to the log's end: what the log still holds
 // is learned, what the checkpoint lacks is applied.
-func (s *Stream) recoverLedger(ctx context.Context) error {
-	applied := s.m.o.Ledger.Applied()[s.key]
-	from := s.m.o.Log.Oldest(s.key)
-	if need := min(applied, s.Through()); from > need && s.m.o.Log.Synced(s.key) > need {
-		return fmt.Errorf("%w: stream %s: records from offset %d on are needed, the log begins at %d", ErrLogBehind, s.cfg.Name, need, from)
+func (l *tableLane) recoverLedger(ctx context.Context) error {
+	applied := l.m.o.Ledger.Applied()[l.key]
+	from := l.m.o.Log.Oldest(l.key)
+	if need := min(applied, l.Through()); from > need && l.m.o.Log.Synced(l.key) > need {
+		return fmt.Errorf("%w: stream %s: records from offset %d on are needed, the log begins at %d", ErrLogBehind, l.s.name, need, from)
 	}
-	d := s.layout.NewDecoder()
-	started := s.m.o.Now()
+	d := l.layout.NewDecoder()
+	started := l.m.o.Now()
 	var records int64
-	err := s.m.o.Log.Read(ctx, s.key, from, func(f wal.Frame) error {
-		batch, err := s.decode(d, f)
+	err := l.m.o.Log.Read(ctx, l.key, from, func(f wal.Frame) error {
+		batch, err := l.decode(d, f)
 		if err != nil {
 			return err
 		}
 		defer batch.Release()
 		records += int64(f.Count)
-		if s.sequence && f.Kind&kindConflict == 0 {
-			if err := s.m.o.Ledger.Learn(runsOf(batch), batch.Hash); err != nil && !errors.Is(err, ledger.ErrBusy) {
+		if l.sequence && f.Kind&kindConflict == 0 {
+			if err := l.m.o.Ledger.Learn(runsOf(batch), batch.Hash); err != nil && !errors.Is(err, ledger.ErrBusy) {
 				return err
 			}
 		}
-		return s.apply(pending{first: f.First, count: int(f.Count), batch: batch, conf: f.Kind&kindConflict != 0})
+		return l.apply(pending{first: f.First, count: int(f.Count), batch: batch, conf: f.Kind&kindConflict != 0})
 	})
 	if err != nil {
-		return fmt.Errorf("stream %s: recover from the log: %w", s.cfg.Name, err)
+		return fmt.Errorf("stream %s: recover from the log: %w", l.s.name, err)
 	}
 	if records > 0 {
-		s.m.o.Logger.Info("stream recovered", "stream", s.cfg.Name, "records_read", records, "through", s.Through(), "end", s.m.o.Log.Next(s.key), "took", s.m.o.Now().Sub(started))
+		l.m.o.Logger.Info("stream recovered", "stream", l.s.name, "records_read", records, "through", l.Through(), "end", l.m.o.Log.Next(l.key), "took", l.m.o.Now().Sub(started))
 	}
 	return nil
 }
 
 // decode reads a frame of the log back into a batch with its origin.
-func (s *Stream) decode(d *columnar.Decoder, f wal.Frame) (*columnar.Batch, error) {
+func (l *tableLane) decode(d *columnar.Decoder, f wal.Frame) (*columnar.Batch, error) {
 	b, err := d.DecodePayload(f.Kind&^kindConflict, f.Payload, int(f.Count), f.ArrivedAt)
 	if err != nil {
 		return nil, fmt.Errorf("frame at offset %d: %w", f.First, err)
 	}
-	b.SetOrigin(s.key, f.First)
+	b.SetOrigin(l.key, f.First)
 	return b, nil
 }
 
 // apply enters a frame's effect into the ledger's account.
-func (s *Stream) apply(p pending) error {
-	e := ledger.Effect{Key: s.key, First: p.first, Count: p.count}
-	if s.sequence && !p.conf {
+func (l *tableLane) apply(p pending) error {
+	e := ledger.Effect{Key: l.key, First: p.first, Count: p.count}
+	if l.sequence && !p.conf {
 		e.Runs = runsOf(p.batch)
 	}
-	if s.sequence && p.conf {
+	if l.sequence && p.conf {
 		for r := range p.batch.Runs {
 			for k := range r.N {
 				e.Conflicts = append(e.Conflicts, ledger.ConflictOf{
@@ -143,27 +143,27 @@ func (s *Stream) apply(p pending) error {
 			Offset: p.first + record.Offset(r.Doc),
 		})
 	}
-	return s.m.o.Ledger.Apply(e)
+	return l.m.o.Ledger.Apply(e)
 }
 
-func (s *Stream) start() {
-	s.building = s.Through()
-	s.done.Go(s.pump)
+func (l *tableLane) start() {
+	l.building = l.Through()
+	l.done.Go(l.pump)
 }
 
 // close stops the pump; what is not delivered stays in the log.
-func (s *Stream) close() {
-	s.stopOnce.Do(func() { close(s.stop) })
-	s.done.Wait()
-	s.tail.reset(s.Through())
+func (l *tableLane) close() {
+	l.stopOnce.Do(func() { close(l.stop) })
+	l.done.Wait()
+	l.tail.reset(l.Through())
 }
 
 // ask sends a request to the pump and waits for its answer.
-func (s *Stream) ask(ctx context.Context, kind requestKind) (record.Offset, error) {
+func (l *tableLane) ask(ctx context.Context, kind requestKind) (record.Offset, error) {
 	r := request{kind, make(chan reply, 1)}
 	select {
-	case s.requests <- r:
-	case <-s.stop:
+	case l.requests <- r:
+	case <-l.stop:
 		return 0, ErrClosed
 	case <-ctx.Done():
 		return 0, ctx.Err()
@@ -171,73 +171,58 @@ func (s *Stream) ask(ctx context.Context, kind requestKind) (record.Offset, erro
 	select {
 	case a := <-r.reply:
 		return a.at, a.err
-	case <-s.stop:
+	case <-l.stop:
 		return 0, ErrClosed
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
 }
 
-// settle waits until everything that was enqueued is synced. REQUIRES: puts are
-// refused.
-func (s *Stream) settle(ctx context.Context) error {
-	for s.m.o.Log.Synced(s.key) < s.m.o.Log.Next(s.key) {
-		select {
-		case <-s.stop:
-			return ErrClosed
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Millisecond):
-		}
-	}
-	return nil
-}
-
 // Flush delivers everything that is synced now.
-func (s *Stream) Flush(ctx context.Context) error {
-	_, err := s.ask(ctx, askFlush)
+func (l *tableLane) Flush(ctx context.Context) error {
+	_, err := l.ask(ctx, askFlush)
 	return err
 }
 
-func (s *Stream) freeze(ctx context.Context) (record.Offset, error) { return s.ask(ctx, askFreeze) }
+func (l *tableLane) freeze(ctx context.Context) (record.Offset, error) { return l.ask(ctx, askFreeze) }
 
-func (s *Stream) release() {
-	_, _ = s.ask(context.Background(), askRelease)
+func (l *tableLane) release() {
+	_, _ = l.ask(context.Background(), askRelease)
 }
 
 // pump is the stream's one consumer of its log.
-func (s *Stream) pump() {
-	tick := time.NewTicker(s.m.o.TailInterval)
+func (l *tableLane) pump() {
+	tick := time.NewTicker(l.m.o.TailInterval)
 	defer tick.Stop()
 	var flush sync.WaitGroup // the one flush under way
 	defer flush.Wait()
-	d := s.layout.NewDecoder()
-	if err := s.executePlan(d); err != nil {
-		s.fail(err)
+	d := l.layout.NewDecoder()
+	if err := l.executePlan(d); err != nil {
+		l.fail(err)
 	}
 	for {
 		select {
-		case <-s.stop:
+		case <-l.stop:
 			return
-		case <-s.wake:
+		case <-l.wake:
 		case <-tick.C:
-		case r := <-s.requests:
-			s.serve(r, d)
-		case res := <-s.flushed:
-			s.finishFlush(res)
+		case r := <-l.requests:
+			l.serve(r, d)
+		case res := <-l.flushed:
+			l.finishFlush(res)
 		}
-		if s.failure() != nil {
-			s.answerAll()
+		if l.failure() != nil {
+			l.answerAll()
 			continue
 		}
-		err := s.step(d)
+		err := l.step(d)
 		if err == nil {
-			if p := s.due(); p != nil {
-				err = s.beginFlush(p, d, &flush)
+			if p := l.due(); p != nil {
+				err = l.beginFlush(p, d, &flush)
 			}
 		}
-		s.handle(err)
-		s.answerReady()
+		l.handle(err)
+		l.answerReady()
 	}
 }
 
@@ -246,65 +231,65 @@ func (s *Stream) pump() {
 var errTailWrite = errors.New("write tail file")
 
 // handle stops the stream on an error, unless waiting can mend it.
-func (s *Stream) handle(err error) {
+func (l *tableLane) handle(err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, errTailWrite):
-		s.stall(err)
+		l.stall(err)
 	default:
-		s.fail(err)
+		l.fail(err)
 	}
 }
 
 // stall forgets the rows that no entry holds: they are read from the log again
 // after a wait.
-func (s *Stream) stall(err error) {
-	s.m.o.Logger.Error("tail cannot be written, will be tried again", "stream", s.cfg.Name, "wait", s.m.o.RetryWait, "err", err)
-	s.m.metrics.failedFlush(s.cfg.Name)
-	s.builder = s.layout.NewBuilder()
-	s.appended.Store(uint64(s.building))
-	s.stalledUntil = s.m.o.Now().Add(s.m.o.RetryWait)
+func (l *tableLane) stall(err error) {
+	l.m.o.Logger.Error("tail cannot be written, will be tried again", "stream", l.s.name, "wait", l.m.o.RetryWait, "err", err)
+	l.m.metrics.failedFlush(l.s.name)
+	l.builder = l.layout.NewBuilder()
+	l.appended.Store(uint64(l.building))
+	l.stalledUntil = l.m.o.Now().Add(l.m.o.RetryWait)
 }
 
 // step takes what is durable and encodes it when it is time.
-func (s *Stream) step(d *columnar.Decoder) error {
-	if s.m.o.Now().Before(s.stalledUntil) {
+func (l *tableLane) step(d *columnar.Decoder) error {
+	if l.m.o.Now().Before(l.stalledUntil) {
 		return nil
 	}
-	if err := s.absorb(d, s.m.o.Log.Synced(s.key)); err != nil {
+	if err := l.absorb(d, l.m.o.Log.Synced(l.key)); err != nil {
 		return err
 	}
-	now := s.m.o.Now()
-	if s.builder.Rows() >= columnar.MaxRowGroupRows || s.pending() && now.Sub(s.encodedAt) >= s.m.o.TailInterval {
-		return s.encode(d)
+	now := l.m.o.Now()
+	if l.builder.Rows() >= columnar.MaxRowGroupRows || l.pending() && now.Sub(l.encodedAt) >= l.m.o.TailInterval {
+		return l.encode(d)
 	}
 	return nil
 }
 
 // pending reports whether records were taken that no entry holds yet.
-func (s *Stream) pending() bool { return record.Offset(s.appended.Load()) > s.building }
+func (l *tableLane) pending() bool { return record.Offset(l.appended.Load()) > l.building }
 
 // absorb takes frames up to limit, from the queue or, where the queue lacks
 // them, from the log.
-func (s *Stream) absorb(d *columnar.Decoder, limit record.Offset) error {
+func (l *tableLane) absorb(d *columnar.Decoder, limit record.Offset) error {
 	for {
-		at := record.Offset(s.appended.Load())
+		at := record.Offset(l.appended.Load())
 		if at >= limit {
 			return nil
 		}
-		s.mu.Lock()
+		l.mu.Lock()
 		// Frames that were read from the log meanwhile are passed over.
-		for len(s.queue) > 0 && s.queue[0].first < at {
-			s.popLocked().batch.Release()
+		for len(l.queue) > 0 && l.queue[0].first < at {
+			l.popLocked().batch.Release()
 		}
-		if len(s.queue) > 0 && s.queue[0].first == at {
-			p := s.popLocked()
-			s.mu.Unlock()
+		if len(l.queue) > 0 && l.queue[0].first == at {
+			p := l.popLocked()
+			l.mu.Unlock()
 			if p.ticket.Wait(context.Background()) != nil { // settled: at is below synced
 				p.batch.Release()
 				continue
 			}
-			err := s.take(p)
+			err := l.take(p)
 			p.batch.Release()
 			if err != nil {
 				return err
@@ -312,106 +297,106 @@ func (s *Stream) absorb(d *columnar.Decoder, limit record.Offset) error {
 			continue
 		}
 		to := limit
-		if len(s.queue) > 0 {
-			to = min(to, s.queue[0].first)
+		if len(l.queue) > 0 {
+			to = min(to, l.queue[0].first)
 		}
-		s.mu.Unlock()
-		if err := s.readLog(d, at, to); err != nil {
+		l.mu.Unlock()
+		if err := l.readLog(d, at, to); err != nil {
 			return err
 		}
 	}
 }
 
-// popLocked removes the queue's head. REQUIRES: s.mu.
-func (s *Stream) popLocked() pending {
-	p := s.queue[0]
-	s.queue[0] = pending{}
-	s.queue = s.queue[1:]
-	s.queuedRows -= p.count
+// popLocked removes the queue's head. REQUIRES: l.mu.
+func (l *tableLane) popLocked() pending {
+	p := l.queue[0]
+	l.queue[0] = pending{}
+	l.queue = l.queue[1:]
+	l.queuedRows -= p.count
 	return p
 }
 
 var errStop = errors.New("stop reading")
 
 // readLog takes the frames of [from, to) from the log.
-func (s *Stream) readLog(d *columnar.Decoder, from, to record.Offset) error {
-	err := s.m.o.Log.Read(context.Background(), s.key, from, func(f wal.Frame) error {
+func (l *tableLane) readLog(d *columnar.Decoder, from, to record.Offset) error {
+	err := l.m.o.Log.Read(context.Background(), l.key, from, func(f wal.Frame) error {
 		if f.First >= to {
 			return errStop
 		}
-		b, err := s.decode(d, f)
+		b, err := l.decode(d, f)
 		if err != nil {
 			return err
 		}
 		defer b.Release()
-		if err := s.take(pending{first: f.First, count: int(f.Count), batch: b, conf: f.Kind&kindConflict != 0}); err != nil {
+		if err := l.take(pending{first: f.First, count: int(f.Count), batch: b, conf: f.Kind&kindConflict != 0}); err != nil {
 			return err
 		}
-		if s.builder.Rows() >= columnar.MaxRowGroupRows {
-			return s.encode(d)
+		if l.builder.Rows() >= columnar.MaxRowGroupRows {
+			return l.encode(d)
 		}
 		return nil
 	})
 	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("read the log: %w", err)
 	}
-	if record.Offset(s.appended.Load()) < to {
-		return fmt.Errorf("read the log: it ends at offset %d, %d was expected", s.appended.Load(), to)
+	if record.Offset(l.appended.Load()) < to {
+		return fmt.Errorf("read the log: it ends at offset %d, %d was expected", l.appended.Load(), to)
 	}
 	return nil
 }
 
 // take applies one frame and appends its rows.
-func (s *Stream) take(p pending) error {
-	if err := s.apply(p); err != nil {
+func (l *tableLane) take(p pending) error {
+	if err := l.apply(p); err != nil {
 		return err
 	}
 	if len(p.batch.Rejects) > 0 || p.conf {
-		s.noteReject(p.first)
-		s.m.metrics.rejected(s.cfg.Name, len(p.batch.Rejects), p.conf, p.count)
+		l.noteReject(p.first)
+		l.m.metrics.rejected(l.s.name, len(p.batch.Rejects), p.conf, p.count)
 	}
-	if !s.pending() && s.firstAt.IsZero() {
-		s.firstAt = s.m.o.Now()
+	if !l.pending() && l.firstAt.IsZero() {
+		l.firstAt = l.m.o.Now()
 	}
 	if !p.conf {
-		s.builder.Append(p.batch)
+		l.builder.Append(p.batch)
 	}
-	s.appended.Store(uint64(p.first) + uint64(p.count))
+	l.appended.Store(uint64(p.first) + uint64(p.count))
 	return nil
 }
 
-func (s *Stream) noteReject(first record.Offset) {
-	if len(s.rejects) >= rejectsMax {
-		s.rejectsAll = true
+func (l *tableLane) noteReject(first record.Offset) {
+	if len(l.rejects) >= rejectsMax {
+		l.rejectsAll = true
 		return
 	}
-	s.rejects = append(s.rejects, first)
+	l.rejects = append(l.rejects, first)
 }
 
 // encode turns what the builder holds into a tail entry.
-func (s *Stream) encode(d *columnar.Decoder) error {
-	if !s.pending() {
+func (l *tableLane) encode(d *columnar.Decoder) error {
+	if !l.pending() {
 		return nil
 	}
-	to := record.Offset(s.appended.Load())
-	e, err := s.writeEntry(s.builder, s.building, to, 0)
+	to := record.Offset(l.appended.Load())
+	e, err := l.writeEntry(l.builder, l.building, to, 0)
 	if err != nil {
 		return err
 	}
-	s.tail.push(e)
-	s.building = to
-	s.encodedAt = s.m.o.Now()
-	if err := s.mergeSmall(d); err != nil {
+	l.tail.push(e)
+	l.building = to
+	l.encodedAt = l.m.o.Now()
+	if err := l.mergeSmall(d); err != nil {
 		return err
 	}
-	s.joinLarge()
+	l.joinLarge()
 	return nil
 }
 
 // joinLarge puts the files of the last entries together, once joinFanIn large
 // ones stand in a row. It only saves work: if it fails, the entries stay.
-func (s *Stream) joinLarge() {
-	all := s.tail.span(max(s.Through(), s.flushEnd), s.building)
+func (l *tableLane) joinLarge() {
+	all := l.tail.span(max(l.Through(), l.flushEnd), l.building)
 	from := len(all)
 	for from > 0 && len(all)-from < joinFanIn && !all[from-1].joined && all[from-1].rows >= mergeRowsMax {
 		from--
@@ -433,27 +418,27 @@ func (s *Stream) joinLarge() {
 		}
 	}
 	for i, p := range order {
-		f := TailFile{Path: s.tailName(e, "j", i), Partition: p}
+		f := TailFile{Path: l.tailName(e, "j", i), Partition: p}
 		var err error
-		if f.Meta, err = concatFiles(s.m.o.FS, f.Path, byPartition[p]); err != nil {
-			s.m.o.Logger.Warn("tail files were not joined", "stream", s.cfg.Name, "err", err)
-			s.tail.remove([]*entry{e})
+		if f.Meta, err = concatFiles(l.m.o.FS, f.Path, byPartition[p]); err != nil {
+			l.m.o.Logger.Warn("tail files were not joined", "stream", l.s.name, "err", err)
+			l.tail.remove([]*entry{e})
 			return
 		}
 		e.files = append(e.files, f)
 		e.sizeBytes += f.Meta.SizeBytes
 	}
-	s.tail.replace(old, e)
+	l.tail.replace(old, e)
 }
 
 // tailName names file i of an entry that was made in the given way.
-func (s *Stream) tailName(e *entry, made string, i int) string {
-	return filepath.Join(s.m.tailDir(), fmt.Sprintf("%s-%d-%d-%d-%s-%d.parquet", s.key.Incarnation, s.key.Shard, e.first, e.next, made, i))
+func (l *tableLane) tailName(e *entry, made string, i int) string {
+	return filepath.Join(l.m.tailDir(), fmt.Sprintf("%s-%d-%d-%d-%s-%d.parquet", l.key.Incarnation, l.key.Shard, e.first, e.next, made, i))
 }
 
 // writeEntry flushes a builder into the files of an entry. They are not
 // fsynced: the log has what they hold.
-func (s *Stream) writeEntry(b *columnar.Builder, first, next record.Offset, tier int) (*entry, error) {
+func (l *tableLane) writeEntry(b *columnar.Builder, first, next record.Offset, tier int) (*entry, error) {
 	e := &entry{first: first, next: next, tier: tier}
 	if b.Rows() == 0 {
 		return e, nil
@@ -463,10 +448,10 @@ func (s *Stream) writeEntry(b *columnar.Builder, first, next record.Offset, tier
 		return nil, fmt.Errorf("encode row groups: %w", err)
 	}
 	for i, p := range parts {
-		name := s.tailName(e, fmt.Sprint("t", tier), i)
-		if err := s.m.writeTail(name, p.Data); err != nil {
-			_ = s.m.o.FS.Remove(name)
-			s.tail.remove([]*entry{e})
+		name := l.tailName(e, fmt.Sprint("t", tier), i)
+		if err := l.m.writeTail(name, p.Data); err != nil {
+			_ = l.m.o.FS.Remove(name)
+			l.tail.remove([]*entry{e})
 			return nil, fmt.Errorf("%w: %w", errTailWrite, err)
 		}
 		e.files = append(e.files, TailFile{Path: name, Partition: catalog.Partition{Value: p.Partition, Has: p.HasPartition}, Meta: p.Meta})
@@ -480,9 +465,9 @@ func (s *Stream) writeEntry(b *columnar.Builder, first, next record.Offset, tier
 // again, when ten small neighbours of one tier stand together, or fewer that
 // are large enough together to be left alone ever after. So the pump never
 // merges many rows at once, and a flush finds few small entries.
-func (s *Stream) mergeSmall(d *columnar.Decoder) error {
+func (l *tableLane) mergeSmall(d *columnar.Decoder) error {
 	for {
-		all := s.tail.span(max(s.Through(), s.flushEnd), s.building)
+		all := l.tail.span(max(l.Through(), l.flushEnd), l.building)
 		from, rows := len(all), int64(0)
 		for from > 0 && len(all)-from < mergeFanIn && rows < mergeRowsMax {
 			e := all[from-1]
@@ -496,7 +481,7 @@ func (s *Stream) mergeSmall(d *columnar.Decoder) error {
 		if len(last) < 2 || len(last) < mergeFanIn && rows < mergeRowsMax {
 			return nil
 		}
-		if err := s.merge(last, d); err != nil {
+		if err := l.merge(last, d); err != nil {
 			if errors.Is(err, errTailWrite) { // later, then
 				return nil
 			}
@@ -506,21 +491,21 @@ func (s *Stream) mergeSmall(d *columnar.Decoder) error {
 }
 
 // merge replaces neighbouring entries by one.
-func (s *Stream) merge(old []*entry, d *columnar.Decoder) error {
+func (l *tableLane) merge(old []*entry, d *columnar.Decoder) error {
 	first, next := old[0].first, old[len(old)-1].next
-	b := s.merger
+	b := l.merger
 	if b == nil {
-		b = s.layout.NewBuilder()
+		b = l.layout.NewBuilder()
 	}
-	s.merger = nil // unless it comes out empty
-	err := s.m.o.Log.Read(context.Background(), s.key, first, func(f wal.Frame) error {
+	l.merger = nil // unless it comes out empty
+	err := l.m.o.Log.Read(context.Background(), l.key, first, func(f wal.Frame) error {
 		if f.First >= next {
 			return errStop
 		}
 		if f.Kind&kindConflict != 0 {
 			return nil
 		}
-		batch, err := s.decode(d, f)
+		batch, err := l.decode(d, f)
 		if err != nil {
 			return err
 		}
@@ -531,100 +516,101 @@ func (s *Stream) merge(old []*entry, d *columnar.Decoder) error {
 	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("merge tail entries: %w", err)
 	}
-	e, err := s.writeEntry(b, first, next, old[0].tier+1)
+	e, err := l.writeEntry(b, first, next, old[0].tier+1)
 	if err != nil {
 		return err
 	}
-	s.merger = b
-	s.tail.replace(old, e)
+	l.merger = b
+	l.tail.replace(old, e)
 	return nil
 }
 
 // serve answers a request, or keeps it until it can be answered.
-func (s *Stream) serve(r request, d *columnar.Decoder) {
-	if err := s.failure(); err != nil {
+func (l *tableLane) serve(r request, d *columnar.Decoder) {
+	if err := l.failure(); err != nil {
 		r.reply <- reply{err: err}
 		return
 	}
 	switch r.kind {
 	case askRelease:
-		s.frozen = false
-		r.reply <- reply{at: s.Through()}
+		l.frozen = false
+		r.reply <- reply{at: l.Through()}
 		return
 	case askVisible, askFlush, askFreeze:
-		err := s.absorb(d, s.m.o.Log.Synced(s.key))
+		err := l.absorb(d, l.m.o.Log.Synced(l.key))
 		if err == nil {
-			err = s.encode(d)
+			err = l.encode(d)
 		}
 		if err != nil {
-			s.handle(err)
+			l.handle(err)
 			r.reply <- reply{err: err}
 			return
 		}
 	}
-	at := record.Offset(s.appended.Load())
+	at := record.Offset(l.appended.Load())
 	switch {
 	case r.kind == askVisible:
 		r.reply <- reply{at: at}
-	case s.frozen && r.kind == askFreeze:
+	case l.frozen && r.kind == askFreeze:
 		r.reply <- reply{err: errors.New("the stream is frozen by another seal")}
-	case s.frozen && at > s.Through():
+	case l.frozen && at > l.Through():
 		r.reply <- reply{err: errors.New("the stream is frozen by a seal; try again when it has ended")}
 	default:
-		s.waiters = append(s.waiters, waiter{at, r.reply})
+		l.waiters = append(l.waiters, waiter{at, r.reply})
 		if r.kind == askFreeze {
-			s.frozen, s.flushEnd = true, at
+			l.frozen, l.flushEnd = true, at
 		}
 	}
 }
 
 // answerReady answers the waiters whose offset the table contains.
-func (s *Stream) answerReady() {
-	kept := s.waiters[:0]
-	for _, w := range s.waiters {
-		if s.Through() >= w.at {
-			w.reply <- reply{at: s.Through()}
+func (l *tableLane) answerReady() {
+	kept := l.waiters[:0]
+	for _, w := range l.waiters {
+		if l.Through() >= w.at {
+			w.reply <- reply{at: l.Through()}
 		} else {
 			kept = append(kept, w)
 		}
 	}
-	s.waiters = kept
+	l.waiters = kept
 }
 
 // answerAll tells every waiter that the stream has stopped.
-func (s *Stream) answerAll() {
-	for _, w := range s.waiters {
-		w.reply <- reply{err: s.failure()}
+func (l *tableLane) answerAll() {
+	for _, w := range l.waiters {
+		w.reply <- reply{err: l.failure()}
 	}
-	s.waiters = nil
+	l.waiters = nil
 }
 
 // due returns the flush that is to begin now, or nil.
-func (s *Stream) due() *plan {
-	now := s.m.o.Now()
-	if s.flushing || now.Before(s.retryAt) {
+func (l *tableLane) due() *plan {
+	now := l.m.o.Now()
+	if l.flushing || now.Before(l.retryAt) {
 		return nil
 	}
-	if s.retry != nil {
-		return s.retry
+	if l.retry != nil {
+		return l.retry
 	}
-	through, end := s.Through(), s.building
+	through, end := l.Through(), l.building
 	wanted := false
-	for _, w := range s.waiters {
+	for _, w := range l.waiters {
 		wanted = wanted || w.at > through
 	}
-	if s.frozen { // exactly to the cut, and no further
-		end = s.flushEnd
+	if l.frozen { // exactly to the cut, and no further
+		end = l.flushEnd
 	}
 	if end <= through {
 		return nil
 	}
 	if !wanted {
-		_, _, size, _ := s.tail.stats()
-		old := !s.firstAt.IsZero() && now.Sub(s.firstAt) >= s.cfg.Interval
+		cfg := l.s.Config() // the hints may change while the stream runs
+		_, _, size, _ := l.tail.stats()
+		old := !l.firstAt.IsZero() && now.Sub(l.firstAt) >= cfg.Interval
 		// One commit a second is what a table takes with ease; more would only
 		// make the files smaller.
-		if now.Sub(s.lastFlush) < time.Second || !old && size < s.cfg.SizeBytes {
+		if now.Sub(l.lastFlush) < time.Second || !old && size < cfg.SizeBytes {
 			return nil
 		}
 	}

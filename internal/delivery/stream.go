@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/ledger"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -23,40 +24,27 @@ const kindConflict uint8 = 0x80
 // offset of its own: its Offset is the record's sequence number at the source.
 const duplicateShard = record.Shard(0xFFFF)
 
-// Stream is one delivery stream. Put may be called concurrently.
+// Stream is one delivery stream: the intake, which logs and acknowledges, and
+// the lanes behind it. Put may be called concurrently.
+//
+// A stream into one table, without processing, is direct: a put is decoded by
+// the table's layout before it is logged, and the table's lane takes the batch
+// over from memory. Any other stream logs records as they came.
 type Stream struct {
 	m    *Manager
-	cfg  Config
+	name record.StreamName
+	cfg  atomic.Pointer[Config]
 	key  record.Key
 	ids  record.IDs // of key
-	dest Destination
 
-	layout   *columnar.Layout
-	sequence bool
-	decoders sync.Pool // *columnar.Decoder
+	direct   *tableLane // nil: records are logged as they came
+	decoders sync.Pool  // *columnar.Decoder of direct's layout
 
-	mu         sync.Mutex // makes the queue's order the log's
-	queue      []pending
-	queuedRows int
-	refused    error // answered to every put while set
+	mu      sync.Mutex // makes the lanes' queues' order the log's
+	refused error      // answered to every put while set
 
-	tail     tail
-	through  atomic.Uint64
-	appended atomic.Uint64 // offset up to which the pump has taken records
-	fatal    atomic.Pointer[error]
-	planned  *plan // a flush that a former process had begun, to be executed exactly
-
-	wake     chan struct{}
-	requests chan request
-	flushed  chan flushResult
-	stop     chan struct{}
-	done     sync.WaitGroup
-	stopOnce sync.Once
-
-	// The pump's own.
-	builder *columnar.Builder
-	merger  *columnar.Builder // empty, kept for its memory; or nil
-	pumpState
+	lanesMu sync.RWMutex
+	lanes   []lane
 }
 
 // pending is a decoded put on its way to the pump.
@@ -110,45 +98,67 @@ func (r *Receipt) AppendRecordID(dst []byte, i int) []byte {
 	return r.ids.AppendText(dst, r.first+record.Offset(r.place[i]))
 }
 
-// openStream compiles the stream's layout and checks the log against the table.
+// openStream opens a stream's lanes.
 func (m *Manager) openStream(ctx context.Context, cfg Config) (*Stream, error) {
-	dest, err := m.o.Destination(cfg)
+	s := &Stream{m: m, name: cfg.Name, key: record.Key{Incarnation: cfg.Incarnation}}
+	s.cfg.Store(&cfg)
+	s.ids = record.NewIDs(s.key)
+	l, err := m.openTable(ctx, s, s.key, catalog.Name{Namespace: cfg.Namespace, Table: cfg.Table})
 	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
+		return nil, err
 	}
-	key := record.Key{Incarnation: cfg.Incarnation}
-	st, err := dest.State(ctx, key)
-	if err != nil {
-		return nil, fmt.Errorf("stream %s: load its destination: %w", cfg.Name, err)
-	}
-	layout, err := columnar.Compile(st.Schema, columnar.Options{Calendar: m.o.Calendar, Sequence: st.Sequence, Partition: st.Partition})
-	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
-	}
-	if end := m.o.Log.Next(key); end < st.Through {
-		return nil, fmt.Errorf("%w: stream %s: %s.%s contains records up to offset %d, the log ends at %d; this data directory's log has been replaced by an older one: restore the log that belongs to it",
-			ErrLogBehind, cfg.Name, cfg.Namespace, cfg.Table, st.Through, end)
-	}
-	s := &Stream{
-		m: m, cfg: cfg, key: key, ids: record.NewIDs(key), dest: dest, layout: layout, sequence: !st.Sequence.IsZero(),
-		tail: tail{fs: m.o.FS, end: st.Through},
-		wake: make(chan struct{}, 1), requests: make(chan request), flushed: make(chan flushResult, 1), stop: make(chan struct{}),
-		builder: layout.NewBuilder(),
-	}
-	s.decoders.New = func() any { return layout.NewDecoder() }
-	s.through.Store(uint64(st.Through))
-	s.appended.Store(uint64(st.Through))
+	s.direct, s.lanes = l, []lane{l}
+	s.decoders.New = func() any { return l.layout.NewDecoder() }
 	return s, nil
 }
 
-// Config returns the stream's definition.
-func (s *Stream) Config() Config { return s.cfg }
+// Config returns the stream's definition. Its slices and maps are shared.
+func (s *Stream) Config() Config { return *s.cfg.Load() }
 
-// Key returns the key of the stream's offsets.
+// Key returns the key of the offsets that producers are answered.
 func (s *Stream) Key() record.Key { return s.key }
 
-// Through is the offset below which the table contains every record.
-func (s *Stream) Through() record.Offset { return record.Offset(s.through.Load()) }
+// each calls fn for every lane.
+func (s *Stream) each(fn func(lane)) {
+	s.lanesMu.RLock()
+	lanes := s.lanes
+	s.lanesMu.RUnlock()
+	for _, l := range lanes {
+		fn(l)
+	}
+}
+
+// tables returns the lanes that deliver into tables.
+func (s *Stream) tables() (out []*tableLane) {
+	s.each(func(l lane) {
+		if t, ok := l.(*tableLane); ok {
+			out = append(out, t)
+		}
+	})
+	return out
+}
+
+// Through is the offset below which every destination has every record.
+func (s *Stream) Through() record.Offset {
+	through := ^record.Offset(0)
+	s.each(func(l lane) { through = min(through, l.Through()) })
+	return through
+}
+
+// TableProgress names a table that a stream feeds, and the key of the stream's
+// progress in that table's through.
+type TableProgress struct {
+	Table catalog.Name
+	Key   record.Key
+}
+
+// Tables lists the tables that the stream feeds.
+func (s *Stream) Tables() (out []TableProgress) {
+	for _, t := range s.tables() {
+		out = append(out, TableProgress{t.table, t.key})
+	}
+	return out
+}
 
 // refuse makes puts fail with err, or lets them in again (nil).
 func (s *Stream) refuse(err error) {
@@ -157,16 +167,52 @@ func (s *Stream) refuse(err error) {
 	s.mu.Unlock()
 }
 
-// fail stops the stream for good: puts and flushes return err.
-func (s *Stream) fail(err error) {
-	if s.fatal.CompareAndSwap(nil, &err) {
-		s.m.o.Logger.Error("stream stopped", "stream", s.cfg.Name, "err", err)
-	}
+// failure is why a lane has stopped for good, or nil.
+func (s *Stream) failure() (err error) {
+	s.each(func(l lane) {
+		if err == nil {
+			err = l.failure()
+		}
+	})
+	return err
 }
 
-func (s *Stream) failure() error {
-	if p := s.fatal.Load(); p != nil {
-		return *p
+func (s *Stream) start() { s.each(lane.start) }
+
+func (s *Stream) close() { s.each(lane.close) }
+
+func (s *Stream) signal() { s.each(lane.signal) }
+
+// Flush delivers everything that is synced now.
+func (s *Stream) Flush(ctx context.Context) error {
+	return s.all(func(l lane) error { return l.Flush(ctx) })
+}
+
+// all runs fn for every lane at the same time.
+func (s *Stream) all(fn func(lane) error) error {
+	s.lanesMu.RLock()
+	lanes := s.lanes
+	s.lanesMu.RUnlock()
+	errs := make([]error, len(lanes))
+	var wg sync.WaitGroup
+	for i, l := range lanes {
+		wg.Go(func() { errs[i] = fn(l) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// settle waits until everything that was enqueued is synced. REQUIRES: puts are
+// refused.
+func (s *Stream) settle(ctx context.Context) error {
+	for s.m.o.Log.Synced(s.key) < s.m.o.Log.Next(s.key) {
+		select {
+		case <-s.m.stop:
+			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
 	}
 	return nil
 }
@@ -177,16 +223,21 @@ func (s *Stream) Put(ctx context.Context, docs Docs) (Receipt, error) {
 	if err := s.room(ctx); err != nil {
 		return Receipt{}, err
 	}
+	return s.putDirect(ctx, docs)
+}
+
+// putDirect decodes before it logs.
+func (s *Stream) putDirect(ctx context.Context, docs Docs) (Receipt, error) {
 	arrived := s.m.o.Now().UnixMicro()
 	d := s.decoders.Get().(*columnar.Decoder)
 	defer s.decoders.Put(d)
 	batch := d.Decode(docs.Arena, docs.Ends, arrived)
-	s.m.metrics.decoded(s.cfg.Name, len(docs.Ends), len(docs.Arena))
+	s.m.metrics.decoded(s.name, len(docs.Ends), len(docs.Arena))
 
 	receipt := Receipt{ids: s.ids}
 	var res *ledger.Reservation
 	var conflicts *columnar.Batch
-	if s.sequence && batch.Rows > 0 {
+	if s.direct.sequence && batch.Rows > 0 {
 		var err error
 		if res, err = s.m.o.Ledger.Reserve(runsOf(batch), batch.Hash); err != nil {
 			batch.Release()
@@ -246,7 +297,7 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 			b.Release()
 			return s.refused
 		}
-		t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind | flag, SchemaID: s.layout.Fingerprint(), Count: uint32(count), ArrivedAt: arrived, Payload: out[at:]})
+		t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind | flag, SchemaID: s.direct.layout.Fingerprint(), Count: uint32(count), ArrivedAt: arrived, Payload: out[at:]})
 		if err != nil {
 			b.Release()
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -254,7 +305,7 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 		*first = t.First()
 		tickets[n] = t
 		n++
-		s.push(pending{first: t.First(), count: count, batch: b, conf: flag != 0, ticket: t})
+		s.direct.push(pending{first: t.First(), count: count, batch: b, conf: flag != 0, ticket: t})
 		return nil
 	}
 	*buf = (*buf)[:0]
@@ -285,35 +336,13 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 
 var payloads = sync.Pool{New: func() any { b := make([]byte, 0, 256<<10); return &b }}
 
-// push appends to the queue; a batch for which there is no room is let go, and
-// the pump reads its frame from the log. REQUIRES: s.mu.
-func (s *Stream) push(p pending) {
-	if s.queuedRows+p.count > s.m.o.QueueRows && len(s.queue) > 0 {
-		p.batch.Release()
-		return
-	}
-	p.batch.SetOrigin(s.key, p.first)
-	s.queue = append(s.queue, p)
-	s.queuedRows += p.count
-}
-
-// signal wakes the pump.
-func (s *Stream) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
 // room waits, for a bounded time, until visibility has caught up enough to take
 // more records.
 func (s *Stream) room(ctx context.Context) error {
 	if err := s.failure(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	lag := func() int64 {
-		return int64(s.m.o.Log.Synced(s.key)) - int64(s.appended.Load())
-	}
+	lag := s.lag
 	if lag() < int64(s.m.o.LagRows) {
 		return nil
 	}
@@ -328,12 +357,18 @@ func (s *Stream) room(ctx context.Context) error {
 				return nil
 			}
 		case <-deadline.C:
-			s.m.metrics.throttled(s.cfg.Name)
+			s.m.metrics.throttled(s.name)
 			return fmt.Errorf("%w: %d records wait to become visible", ErrUnavailable, lag())
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// lag is how many synced records a lane has not looked at yet.
+func (s *Stream) lag() (rows int64) {
+	s.each(func(l lane) { rows = max(rows, int64(s.m.o.Log.Synced(l.log()))-int64(l.taken())) })
+	return rows
 }
 
 // conflictBatch decodes the conflicting documents into a batch of their own.

@@ -1,11 +1,13 @@
 package delivery
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/record"
 )
@@ -168,4 +170,44 @@ func (t *tail) stats() (entries int, rows, sizeBytes int64, end record.Offset) {
 		sizeBytes += e.sizeBytes
 	}
 	return len(t.entries), rows, sizeBytes, t.end
+}
+
+// Tail implements engine.TailSource: the rows of n's streams from through on.
+func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector, fresh bool) (engine.Tail, error) {
+	lanes, err := m.tailsOf(catalog.Name(n), through)
+	if err != nil {
+		return engine.Tail{}, fmt.Errorf("%w: %w", engine.ErrTailMoved, err)
+	}
+	out := engine.Tail{Through: record.Vector{}}
+	type held struct {
+		t       *tail
+		entries []*entry
+	}
+	var pins []held
+	out.Release = func() {
+		for _, h := range pins {
+			h.t.release(h.entries)
+		}
+	}
+	for _, l := range lanes {
+		if fresh {
+			if _, err := l.ask(ctx, askVisible); err != nil {
+				out.Release()
+				return engine.Tail{}, m.invisible(l.s, err)
+			}
+		}
+		entries, visible, err := l.tail.pin(through[l.key])
+		if err != nil {
+			out.Release()
+			return engine.Tail{}, fmt.Errorf("%w: %w", engine.ErrTailMoved, err)
+		}
+		pins = append(pins, held{&l.tail, entries})
+		out.Through[l.key] = visible
+		for _, e := range entries {
+			for _, f := range e.files {
+				out.Files = append(out.Files, engine.TailFile{Path: f.Path, SchemaID: f.Meta.SchemaID, Rows: f.Meta.Rows})
+			}
+		}
+	}
+	return out, nil
 }

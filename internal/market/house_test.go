@@ -180,8 +180,8 @@ func (h *house) open() {
 	h.ledger = must[*ledger.Ledger](t)(ledger.Open(fsys.OS, delivery.LedgerCheckpoint(filepath.Join(h.dir, "delivery")), ledger.Options{}))
 	h.delivery = must[*delivery.Manager](t)(delivery.Open(ctx, delivery.Options{
 		FS: fsys.OS, Dir: filepath.Join(h.dir, "delivery"), Log: h.log, Ledger: h.ledger, Documents: documents{h.catalog},
-		Destination: func(c delivery.Config) (delivery.Destination, error) {
-			return &delivery.Iceberg{Catalog: h.catalog, Lake: h.store, FS: fsys.OS, Staging: filepath.Join(h.dir, "staging"), Table: catalog.Name{Namespace: c.Namespace, Table: c.Table}, Stream: c.Name}, nil
+		Destination: func(c delivery.Config, n catalog.Name) (delivery.Destination, error) {
+			return &delivery.Iceberg{Catalog: h.catalog, Lake: h.store, FS: fsys.OS, Staging: filepath.Join(h.dir, "staging"), Table: n, Stream: c.Name}, nil
 		},
 		Errors: errors, Calendar: h.pack.Calendar, Logger: h.logger(),
 	}))

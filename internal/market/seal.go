@@ -154,9 +154,10 @@ func (s *sealing) cut(ctx context.Context, frozen *delivery.Frozen) error {
 	}
 	for _, t := range st {
 		for _, stream := range s.o.Streams.Streams() {
-			c := stream.Config()
-			if c.Namespace == t.table.Name.Namespace && c.Table == t.table.Name.Table && t.table.Through()[stream.Key()] != s.at[stream.Key()] {
-				return fmt.Errorf("seal %s: stream %s was cut at %d, table %s contains %d", s.d, c.Name, s.at[stream.Key()], t.table.Name, t.table.Through()[stream.Key()])
+			for _, p := range stream.Tables() {
+				if through := t.table.Through()[p.Key]; p.Table == t.table.Name && through != s.at[p.Key] {
+					return fmt.Errorf("seal %s: stream %s was cut at %d, table %s contains %d", s.d, stream.Config().Name, s.at[p.Key], p.Table, through)
+				}
 			}
 		}
 	}

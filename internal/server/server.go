@@ -242,9 +242,8 @@ func (s *Server) openDelivery(ctx context.Context) error {
 	var err error
 	s.delivery, err = delivery.Open(ctx, delivery.Options{
 		FS: fsys.OS, Dir: s.cfg.Data, Log: s.log, Ledger: s.ledger, Documents: documents{s.catalog}, Errors: s.lake,
-		Destination: func(c delivery.Config) (delivery.Destination, error) {
-			return &delivery.Iceberg{Catalog: s.catalog, Lake: s.lake, FS: fsys.OS, Staging: s.dir("staging"),
-				Table: catalog.Name{Namespace: c.Namespace, Table: c.Table}, Stream: c.Name}, nil
+		Destination: func(c delivery.Config, t catalog.Name) (delivery.Destination, error) {
+			return &delivery.Iceberg{Catalog: s.catalog, Lake: s.lake, FS: fsys.OS, Staging: s.dir("staging"), Table: t, Stream: c.Name}, nil
 		},
 		Calendar: columnar.CalendarOf(s.pack.Calendar), Logger: s.logger, Registerer: s.metrics,
 		TailInterval: time.Duration(d.TailInterval), CheckpointInterval: time.Duration(d.CheckpointInterval),
@@ -285,7 +284,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 
 // unfed lets a table be dropped when no stream feeds it.
 func (s *Server) unfed(table catalog.Name, drop func() error) (string, error) {
-	stream, err := s.delivery.Unfed(table.Namespace, table.Table, drop)
+	stream, err := s.delivery.Unfed(table, drop)
 	return string(stream), err
 }
 

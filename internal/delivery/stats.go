@@ -1,0 +1,50 @@
+package delivery
+
+import "github.com/tapehouse/tapehouse/internal/record"
+
+// Stats are a stream's figures.
+type Stats struct {
+	Stream       record.StreamName `json:"stream"`
+	Table        string            `json:"table"`        // or several, parted by commas
+	Acknowledged uint64            `json:"acknowledged"` // records on disk
+	Visible      uint64            `json:"visible"`      // of those, visible to SQL without waiting
+	Through      uint64            `json:"through"`      // of those, in the table
+	TailEntries  int               `json:"tail_entries"`
+	TailRows     int64             `json:"tail_rows"`
+	TailBytes    int64             `json:"tail_bytes"`
+	Err          string            `json:"error,omitempty"`
+}
+
+// Stats returns the stream's present figures.
+func (s *Stream) Stats() Stats {
+	cfg := s.Config()
+	st := Stats{Stream: cfg.Name, Acknowledged: uint64(s.m.o.Log.Synced(s.key)), Through: uint64(s.Through())}
+	st.Visible = st.Acknowledged
+	for _, t := range s.tables() {
+		if st.Table != "" {
+			st.Table += ", "
+		}
+		st.Table += t.table.String()
+		entries, rows, size, end := t.tail.stats()
+		st.TailEntries, st.TailRows, st.TailBytes = st.TailEntries+entries, st.TailRows+rows, st.TailBytes+size
+		st.Visible = min(st.Visible, uint64(end))
+	}
+	if err := s.failure(); err != nil {
+		st.Err = err.Error()
+	}
+	return st
+}
+
+// busyRows is the backlog of a pump from which on other work should wait.
+const busyRows = 128 << 10
+
+// Busy reports whether a stream's visibility lags behind its log: background
+// work that nobody waits for should be put off.
+func (m *Manager) Busy() bool {
+	for _, s := range m.Streams() {
+		if s.lag() > busyRows {
+			return true
+		}
+	}
+	return false
+}
