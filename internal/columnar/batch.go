@@ -329,6 +329,20 @@ func (b *Batch) SetOrigin(k record.Key, first record.Offset) {
 	}
 }
 
+// SetPlaces is SetOrigin for a batch whose documents are some of a frame's
+// records: document i stands at first + places[i]. The rejects' Doc then names
+// that place too. places ascend; a place may repeat.
+func (b *Batch) SetPlaces(k record.Key, first record.Offset, places []int32) {
+	b.key, b.first = k, first
+	b.place = sized(b.place, b.Rows)
+	for row, doc := range b.Doc {
+		b.place[row] = places[doc]
+	}
+	for i := range b.Rejects {
+		b.Rejects[i].Doc = places[b.Rejects[i].Doc]
+	}
+}
+
 // Offset returns the log offset of a row. REQUIRES: SetOrigin.
 func (b *Batch) Offset(row int) record.Offset {
 	if len(b.place) > 0 {

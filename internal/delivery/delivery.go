@@ -116,10 +116,14 @@ type Options struct {
 	Ledger      *ledger.Ledger
 	Documents   Documents
 	Destination func(Config, catalog.Name) (Destination, error)
-	Errors      lake.Store // the error output
-	Calendar    columnar.Calendar
-	Logger      *slog.Logger
-	Registerer  prometheus.Registerer
+	// Objects makes the destination of a stream's object lane, by its role.
+	Objects func(c Config, role string) (ObjectDestination, error)
+	// Processor makes what Config.Processing defines.
+	Processor  func(ctx context.Context, c Config) (Processor, error)
+	Errors     lake.Store // the error output
+	Calendar   columnar.Calendar
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
 
 	TailInterval       time.Duration // default 200 ms
 	CheckpointInterval time.Duration // default 10 s
@@ -166,9 +170,40 @@ type Config struct {
 	SizeBytes   int64              `json:"size_bytes"`  // buffer hint
 	Interval    time.Duration      `json:"interval_ns"` // buffer hint
 	ErrorPrefix string             `json:"error_prefix"`
-	CreatedAt   time.Time          `json:"created_at"`
+	// Tables are those that records may be routed to; none stands for the one
+	// of Namespace and Table.
+	Tables []catalog.Name `json:"tables,omitempty"`
+	// Objects makes objects the destination, instead of tables.
+	Objects *ObjectConfig `json:"objects,omitempty"`
+	// Failed is the error output of records that processing could not handle,
+	// of a stream into tables.
+	Failed *ObjectConfig `json:"failed,omitempty"`
+	// Backup keeps what producers sent.
+	Backup *ObjectConfig `json:"backup,omitempty"`
+	// Processing defines what records go through before their destination.
+	Processing json.RawMessage `json:"processing,omitempty"`
+	CreatedAt  time.Time       `json:"created_at"`
+	Version    int64           `json:"version"` // from 1, raised by Update
+	UpdatedAt  time.Time       `json:"updated_at"`
 	// API is the front door's own description of the stream, echoed by Describe.
 	API json.RawMessage `json:"api,omitempty"`
+}
+
+// settle gives Tables its meaning.
+func (c *Config) settle() {
+	if c.Objects == nil && len(c.Tables) == 0 {
+		c.Tables = []catalog.Name{{Namespace: c.Namespace, Table: c.Table}}
+	}
+}
+
+// direct reports whether puts are decoded before they are logged.
+func (c *Config) direct() bool { return c.Objects == nil && !c.staged() }
+
+// staged reports whether records are processed between the intake and the
+// lanes. A table beside a backup counts: its rows are then decoded after the
+// log, because the backup needs the records as they came.
+func (c *Config) staged() bool {
+	return len(c.Processing) > 0 || c.Objects == nil && (c.Backup != nil || len(c.Tables) > 1)
 }
 
 // Manager holds the delivery streams of a data directory.
@@ -224,12 +259,16 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load flush plans: %w", err)
 	}
+	states, err := o.Documents.List(ctx, kindProgress)
+	if err != nil {
+		return nil, fmt.Errorf("load object progress: %w", err)
+	}
 	for name, body := range docs {
 		var cfg Config
 		if err := json.Unmarshal(body, &cfg); err != nil {
 			return nil, fmt.Errorf("stream %s: read its definition: %w", name, err)
 		}
-		s, err := m.openStream(ctx, cfg)
+		s, err := m.openStream(ctx, cfg, states)
 		if err != nil {
 			m.shutdown()
 			return nil, err
@@ -241,7 +280,16 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 					return nil, err
 				}
 			}
-			if err := l.recoverLedger(ctx); err != nil {
+			if s.stage == nil {
+				err = l.recoverLedger(ctx)
+			}
+			if err != nil {
+				m.shutdown()
+				return nil, err
+			}
+		}
+		if s.stage != nil {
+			if err := s.stage.recover(ctx); err != nil {
 				m.shutdown()
 				return nil, err
 			}
@@ -294,8 +342,9 @@ func (m *Manager) Create(ctx context.Context, cfg Config) (Config, error) {
 	if err != nil {
 		return cfg, fmt.Errorf("name the stream's incarnation: %w", err)
 	}
-	cfg.Incarnation, cfg.CreatedAt = id, m.o.Now().UTC()
-	s, err := m.openStream(ctx, cfg)
+	cfg.Incarnation, cfg.CreatedAt, cfg.Version = id, m.o.Now().UTC(), 1
+	cfg.UpdatedAt = cfg.CreatedAt
+	s, err := m.openStream(ctx, cfg, nil)
 	if err != nil {
 		return cfg, err
 	}
@@ -350,8 +399,14 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 	if err := m.checkpoint(ctx); err != nil {
 		return err
 	}
-	m.o.Ledger.Forget(s.key)
-	m.o.Log.Forget(s.key)
+	keys := []record.Key{s.key}
+	if s.stage != nil {
+		keys = append(keys, s.stage.out)
+	}
+	for _, k := range keys {
+		m.o.Ledger.Forget(k)
+		m.o.Log.Forget(k)
+	}
 	m.o.Logger.Info("stream deleted", "stream", name)
 	return nil
 }
@@ -454,14 +509,37 @@ func (m *Manager) checkpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	upTo := map[record.Key]record.Offset{}
+	upTo := record.Vector{}
 	for _, s := range m.Streams() {
-		upTo[s.key] = min(applied[s.key], s.Through())
+		s.trimmable(applied, upTo)
 	}
 	if err := m.o.Log.Trim(ctx, upTo); err != nil {
 		return fmt.Errorf("trim the log: %w", err)
 	}
 	return nil
+}
+
+// trimmable enters up to where nothing of the stream needs the log any more.
+func (s *Stream) trimmable(applied, upTo record.Vector) {
+	// The error output shows what producers sent, so the source stays as long
+	// as any lane is behind it.
+	source := s.Through()
+	if s.stage != nil {
+		source = min(source, s.stage.taken())
+		staged := s.stage.taken()
+		s.each(func(l lane) {
+			if l.log() == s.stage.out {
+				staged = min(staged, l.Through())
+			}
+		})
+		if len(s.tables()) > 0 {
+			staged = min(staged, applied[s.stage.out])
+		}
+		upTo[s.stage.out] = staged
+	} else if s.direct != nil {
+		source = min(source, applied[s.key])
+	}
+	upTo[s.key] = source
 }
 
 // Flush delivers everything acknowledged so far, of every stream.
@@ -498,6 +576,10 @@ func (f *Frozen) Release() {
 func (m *Manager) Freeze(ctx context.Context) (*Frozen, error) {
 	f := &Frozen{At: record.Vector{}}
 	for _, s := range m.Streams() {
+		if err := s.processed(ctx); err != nil {
+			f.Release()
+			return nil, fmt.Errorf("freeze %s: %w", s.name, err)
+		}
 		for _, l := range s.tables() {
 			at, err := l.freeze(ctx)
 			if err != nil {

@@ -287,36 +287,33 @@ func (l *tableLane) writeErrors(ctx context.Context, p *plan) error {
 			AttemptsMade: 1, ArrivalTimestamp: f.ArrivedAt / 1000, LastErrorCode: aws, LastErrorMessage: message,
 			AttemptEnding: p.At.UnixMilli(), RawData: base64.StdEncoding.EncodeToString(raw),
 			SequenceNumber: fmt.Sprint(offset), Table: failTable{DatabaseName: l.table.Namespace, TableName: l.table.Table, VersionID: "LATEST"},
-			RecordID: record.ID{Key: l.key, Offset: offset}.String(), Code: code,
+			RecordID: record.ID{Key: l.s.key, Offset: offset}.String(), Code: code,
 		})
 	}
 	err = l.m.o.Log.Read(ctx, l.key, p.From, func(f wal.Frame) error {
 		if f.First >= p.To {
 			return errStop
 		}
-		b, err := l.decode(d, f)
-		if err != nil {
-			return err
-		}
-		defer b.Release()
-		for i := range b.Rejects {
-			r := &b.Rejects[i]
-			aws := "DataFormatConversion.MalformedData"
-			if r.Code == columnar.MalformedJSON || r.Code == columnar.NotAnObject || r.Code == columnar.InvalidUTF8 {
-				aws = "DataFormatConversion.ParseError"
-			}
-			if err := line(f, f.First+record.Offset(r.Doc), r.Raw, r.Code, aws, r.Message); err != nil {
-				return err
-			}
-		}
-		if f.Kind&kindConflict != 0 {
-			for row := range b.Rows {
-				if err := line(f, b.Offset(row), b.Document(row), SequenceConflict, "Tapehouse."+SequenceConflict, "a record with this source, session, epoch and sequence number but other content is stored already; both are kept"); err != nil {
+		return l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
+			for i := range b.Rejects {
+				r := &b.Rejects[i]
+				aws := "DataFormatConversion.MalformedData"
+				if r.Code == columnar.MalformedJSON || r.Code == columnar.NotAnObject || r.Code == columnar.InvalidUTF8 {
+					aws = "DataFormatConversion.ParseError"
+				}
+				if err := line(f, f.First+record.Offset(r.Doc), r.Raw, r.Code, aws, r.Message); err != nil {
 					return err
 				}
 			}
-		}
-		return nil
+			if conflict {
+				for row := range b.Rows {
+					if err := line(f, b.Offset(row), b.Document(row), SequenceConflict, "Tapehouse."+SequenceConflict, "a record with this source, session, epoch and sequence number but other content is stored already; both are kept"); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
 	})
 	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("read the rejected records: %w", err)

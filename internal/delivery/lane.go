@@ -27,9 +27,6 @@ type lane interface {
 	taken() record.Offset
 	// Flush delivers everything that is synced now.
 	Flush(ctx context.Context) error
-	// freeze flushes and holds further deliveries until release.
-	freeze(ctx context.Context) (record.Offset, error)
-	release()
 	// failure is why the lane has stopped for good, or nil.
 	failure() error
 }

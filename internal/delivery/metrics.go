@@ -13,6 +13,7 @@ import (
 type metrics struct {
 	records, bytes, rejects, conflicts, throttles *prometheus.CounterVec
 	rows, objectBytes, failures                   *prometheus.CounterVec
+	processings                                   *prometheus.CounterVec // by result
 	flushSeconds                                  *prometheus.HistogramVec
 }
 
@@ -34,7 +35,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		flushSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "tapehouse", Subsystem: "delivery", Name: "flush_seconds",
 			Help: "Time of a delivery: copy, fsync, commit.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}, []string{"stream"}),
 	}
-	r.MustRegister(m.flushSeconds)
+	m.processings = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tapehouse", Subsystem: "delivery", Name: "processed_records_total",
+		Help: "Records that went through processing, by result: done, dropped, failed."}, []string{"stream", "result"})
+	r.MustRegister(m.flushSeconds, m.processings)
 	return m
 }
 
@@ -48,6 +51,12 @@ func (m *metrics) rejected(s record.StreamName, rejects int, conflict bool, coun
 	if conflict {
 		m.conflicts.WithLabelValues(string(s)).Add(float64(count))
 	}
+}
+
+func (m *metrics) processed(s record.StreamName, count, dropped, failed int) {
+	m.processings.WithLabelValues(string(s), "dropped").Add(float64(dropped))
+	m.processings.WithLabelValues(string(s), "failed").Add(float64(failed))
+	m.processings.WithLabelValues(string(s), "done").Add(float64(max(count-dropped-failed, 0)))
 }
 
 func (m *metrics) throttled(s record.StreamName) { m.throttles.WithLabelValues(string(s)).Inc() }

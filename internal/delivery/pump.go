@@ -49,6 +49,9 @@ type pumpState struct {
 	rejectsAll   bool            // too many to remember: look at every frame
 }
 
+// errFrozen: a second freeze, or a flush beyond the cut of one.
+var errFrozen = errors.New("the stream is frozen by a seal; try again when it has ended")
+
 // request asks the pump for something; reply is answered when it is done.
 type request struct {
 	kind  requestKind
@@ -87,18 +90,20 @@ func (l *tableLane) recoverLedger(ctx context.Context) error {
 	started := l.m.o.Now()
 	var records int64
 	err := l.m.o.Log.Read(ctx, l.key, from, func(f wal.Frame) error {
-		batch, err := l.decode(d, f)
-		if err != nil {
+		records += int64(f.Count)
+		e := ledger.Effect{Key: l.key, First: f.First, Count: int(f.Count)}
+		if err := l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
+			if l.sequence && !conflict {
+				if err := l.m.o.Ledger.Learn(runsOf(b), b.Hash); err != nil && !errors.Is(err, ledger.ErrBusy) {
+					return err
+				}
+			}
+			l.addEffect(&e, b, conflict)
+			return nil
+		}); err != nil {
 			return err
 		}
-		defer batch.Release()
-		records += int64(f.Count)
-		if l.sequence && f.Kind&kindConflict == 0 {
-			if err := l.m.o.Ledger.Learn(runsOf(batch), batch.Hash); err != nil && !errors.Is(err, ledger.ErrBusy) {
-				return err
-			}
-		}
-		return l.apply(pending{first: f.First, count: int(f.Count), batch: batch, conf: f.Kind&kindConflict != 0})
+		return l.m.o.Ledger.Apply(e)
 	})
 	if err != nil {
 		return fmt.Errorf("stream %s: recover from the log: %w", l.s.name, err)
@@ -109,41 +114,66 @@ func (l *tableLane) recoverLedger(ctx context.Context) error {
 	return nil
 }
 
-// decode reads a frame of the log back into a batch with its origin.
-func (l *tableLane) decode(d *columnar.Decoder, f wal.Frame) (*columnar.Batch, error) {
-	b, err := d.DecodePayload(f.Kind&^kindConflict, f.Payload, int(f.Count), f.ArrivedAt)
-	if err != nil {
-		return nil, fmt.Errorf("frame at offset %d: %w", f.First, err)
+// eachBatch decodes what a frame of the log has for the lane's table and calls
+// fn with it; the batch is released afterwards.
+func (l *tableLane) eachBatch(d *columnar.Decoder, f wal.Frame, fn func(b *columnar.Batch, conflict bool) error) error {
+	if f.Kind != payloadStaged {
+		b, err := d.DecodePayload(f.Kind&^kindConflict, f.Payload, int(f.Count), f.ArrivedAt)
+		if err != nil {
+			return fmt.Errorf("frame at offset %d: %w", f.First, err)
+		}
+		defer b.Release()
+		b.SetOrigin(l.key, f.First)
+		return fn(b, f.Kind&kindConflict != 0)
 	}
-	b.SetOrigin(l.key, f.First)
-	return b, nil
+	st, err := readStaged(f.Payload, int(f.Count))
+	if err != nil {
+		return fmt.Errorf("frame at offset %d: %w", f.First, err)
+	}
+	for i := range st.Sections {
+		if c := &st.Sections[i]; c.Table == l.table {
+			if err := l.section(d, f, c, fn); err != nil {
+				return fmt.Errorf("frame at offset %d: %w", f.First, err)
+			}
+		}
+	}
+	return nil
 }
 
-// apply enters a frame's effect into the ledger's account.
-func (l *tableLane) apply(p pending) error {
-	e := ledger.Effect{Key: l.key, First: p.first, Count: p.count}
-	if l.sequence && !p.conf {
-		e.Runs = runsOf(p.batch)
+func (l *tableLane) section(d *columnar.Decoder, f wal.Frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
+	b, err := d.DecodePayload(c.Kind, c.Payload, len(c.Places), f.ArrivedAt)
+	if err != nil {
+		return err
 	}
-	if l.sequence && p.conf {
-		for r := range p.batch.Runs {
+	defer b.Release()
+	b.SetPlaces(l.s.key, f.First, c.Places)
+	return fn(b, c.Conflict)
+}
+
+// addEffect adds what a batch of the lane's table does to the ledger's account.
+// REQUIRES: the batch has its origin.
+func (l *tableLane) addEffect(e *ledger.Effect, b *columnar.Batch, conflict bool) {
+	switch {
+	case l.sequence && !conflict:
+		e.Runs = append(e.Runs, runsOf(b)...)
+	case l.sequence:
+		for r := range b.Runs {
 			for k := range r.N {
 				e.Conflicts = append(e.Conflicts, ledger.ConflictOf{
 					Feed:     ledger.Feed{Source: r.Source, Session: r.Session, Epoch: r.Epoch},
-					Conflict: ledger.Conflict{Sequence: r.Sequence + int64(k), Offset: p.batch.Offset(r.Row + k), Reason: "same sequence number, other content"},
+					Conflict: ledger.Conflict{Sequence: r.Sequence + int64(k), Offset: b.Offset(r.Row + k), Reason: "same sequence number, other content"},
 				})
 			}
 		}
 	}
-	for i := range p.batch.Rejects {
-		r := &p.batch.Rejects[i]
+	for i := range b.Rejects {
+		r := &b.Rejects[i]
 		e.Rejects = append(e.Rejects, ledger.Reject{
 			Feed:        ledger.Feed{Source: r.Source, Session: r.Session, Epoch: r.Epoch},
 			HasSequence: r.HasSequence, Sequence: r.Sequence, Code: r.Code, Message: r.Message,
-			Offset: p.first + record.Offset(r.Doc),
+			Offset: e.First + record.Offset(r.Doc),
 		})
 	}
-	return l.m.o.Ledger.Apply(e)
 }
 
 func (l *tableLane) start() {
@@ -158,12 +188,17 @@ func (l *tableLane) close() {
 	l.tail.reset(l.Through())
 }
 
-// ask sends a request to the pump and waits for its answer.
+// ask sends a request to the lane's pump and waits for its answer.
 func (l *tableLane) ask(ctx context.Context, kind requestKind) (record.Offset, error) {
+	return ask(ctx, l.requests, l.stop, kind)
+}
+
+// ask sends a request to a pump and waits for its answer.
+func ask(ctx context.Context, requests chan<- request, stop <-chan struct{}, kind requestKind) (record.Offset, error) {
 	r := request{kind, make(chan reply, 1)}
 	select {
-	case l.requests <- r:
-	case <-l.stop:
+	case requests <- r:
+	case <-stop:
 		return 0, ErrClosed
 	case <-ctx.Done():
 		return 0, ctx.Err()
@@ -171,11 +206,24 @@ func (l *tableLane) ask(ctx context.Context, kind requestKind) (record.Offset, e
 	select {
 	case a := <-r.reply:
 		return a.at, a.err
-	case <-l.stop:
+	case <-stop:
 		return 0, ErrClosed
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
+}
+
+// answer gives the waiters their reply for whom fn has one, and keeps the rest.
+func answer(waiters *[]waiter, fn func(waiter) (reply, bool)) {
+	kept := (*waiters)[:0]
+	for _, w := range *waiters {
+		if r, ok := fn(w); ok {
+			w.reply <- r
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	*waiters = kept
 }
 
 // Flush delivers everything that is synced now.
@@ -211,8 +259,8 @@ func (l *tableLane) pump() {
 		case res := <-l.flushed:
 			l.finishFlush(res)
 		}
-		if l.failure() != nil {
-			l.answerAll()
+		if err := l.failure(); err != nil {
+			answer(&l.waiters, func(waiter) (reply, bool) { return reply{err: err}, true })
 			continue
 		}
 		err := l.step(d)
@@ -222,7 +270,7 @@ func (l *tableLane) pump() {
 			}
 		}
 		l.handle(err)
-		l.answerReady()
+		answer(&l.waiters, func(w waiter) (reply, bool) { return reply{at: l.Through()}, l.Through() >= w.at })
 	}
 }
 
@@ -324,12 +372,7 @@ func (l *tableLane) readLog(d *columnar.Decoder, from, to record.Offset) error {
 		if f.First >= to {
 			return errStop
 		}
-		b, err := l.decode(d, f)
-		if err != nil {
-			return err
-		}
-		defer b.Release()
-		if err := l.take(pending{first: f.First, count: int(f.Count), batch: b, conf: f.Kind&kindConflict != 0}); err != nil {
+		if err := l.takeFrame(d, f); err != nil {
 			return err
 		}
 		if l.builder.Rows() >= columnar.MaxRowGroupRows {
@@ -346,22 +389,48 @@ func (l *tableLane) readLog(d *columnar.Decoder, from, to record.Offset) error {
 	return nil
 }
 
-// take applies one frame and appends its rows.
+// take applies one frame from the queue and appends its rows.
 func (l *tableLane) take(p pending) error {
-	if err := l.apply(p); err != nil {
+	e := ledger.Effect{Key: l.key, First: p.first, Count: p.count}
+	l.takeBatch(&e, p.batch, p.conf)
+	return l.taking(e)
+}
+
+// takeFrame does the same with a frame of the log.
+func (l *tableLane) takeFrame(d *columnar.Decoder, f wal.Frame) error {
+	e := ledger.Effect{Key: l.key, First: f.First, Count: int(f.Count)}
+	if err := l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
+		l.takeBatch(&e, b, conflict)
+		return nil
+	}); err != nil {
 		return err
 	}
-	if len(p.batch.Rejects) > 0 || p.conf {
-		l.noteReject(p.first)
-		l.m.metrics.rejected(l.s.name, len(p.batch.Rejects), p.conf, p.count)
+	return l.taking(e)
+}
+
+func (l *tableLane) takeBatch(e *ledger.Effect, b *columnar.Batch, conflict bool) {
+	l.addEffect(e, b, conflict)
+	if len(b.Rejects) > 0 || conflict {
+		l.noteReject(e.First)
+		l.m.metrics.rejected(l.s.name, len(b.Rejects), conflict, b.Docs())
+	}
+	if !conflict {
+		l.builder.Append(b)
+	}
+}
+
+// taking ends the taking of a frame. Of a staged stream the stage applies the
+// effects, once for all tables.
+func (l *tableLane) taking(e ledger.Effect) error {
+	if l.s.direct == l {
+		if err := l.m.o.Ledger.Apply(e); err != nil {
+			return err
+		}
 	}
 	if !l.pending() && l.firstAt.IsZero() {
 		l.firstAt = l.m.o.Now()
 	}
-	if !p.conf {
-		l.builder.Append(p.batch)
-	}
-	l.appended.Store(uint64(p.first) + uint64(p.count))
+	l.appended.Store(uint64(e.First) + uint64(e.Count))
 	return nil
 }
 
@@ -505,13 +574,12 @@ func (l *tableLane) merge(old []*entry, d *columnar.Decoder) error {
 		if f.Kind&kindConflict != 0 {
 			return nil
 		}
-		batch, err := l.decode(d, f)
-		if err != nil {
-			return err
-		}
-		b.Append(batch)
-		batch.Release()
-		return nil
+		return l.eachBatch(d, f, func(batch *columnar.Batch, conflict bool) error {
+			if !conflict {
+				b.Append(batch)
+			}
+			return nil
+		})
 	})
 	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("merge tail entries: %w", err)
@@ -552,36 +620,15 @@ func (l *tableLane) serve(r request, d *columnar.Decoder) {
 	case r.kind == askVisible:
 		r.reply <- reply{at: at}
 	case l.frozen && r.kind == askFreeze:
-		r.reply <- reply{err: errors.New("the stream is frozen by another seal")}
+		r.reply <- reply{err: errFrozen}
 	case l.frozen && at > l.Through():
-		r.reply <- reply{err: errors.New("the stream is frozen by a seal; try again when it has ended")}
+		r.reply <- reply{err: errFrozen}
 	default:
 		l.waiters = append(l.waiters, waiter{at, r.reply})
 		if r.kind == askFreeze {
 			l.frozen, l.flushEnd = true, at
 		}
 	}
-}
-
-// answerReady answers the waiters whose offset the table contains.
-func (l *tableLane) answerReady() {
-	kept := l.waiters[:0]
-	for _, w := range l.waiters {
-		if l.Through() >= w.at {
-			w.reply <- reply{at: l.Through()}
-		} else {
-			kept = append(kept, w)
-		}
-	}
-	l.waiters = kept
-}
-
-// answerAll tells every waiter that the stream has stopped.
-func (l *tableLane) answerAll() {
-	for _, w := range l.waiters {
-		w.reply <- reply{err: l.failure()}
-	}
-	l.waiters = nil
 }
 
 // due returns the flush that is to begin now, or nil.

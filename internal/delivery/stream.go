@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -42,6 +43,9 @@ type Stream struct {
 
 	mu      sync.Mutex // makes the lanes' queues' order the log's
 	refused error      // answered to every put while set
+
+	stage     *stage        // nil: records go on as they came
+	following []*objectLane // lanes on the intake itself, for push
 
 	lanesMu sync.RWMutex
 	lanes   []lane
@@ -98,18 +102,102 @@ func (r *Receipt) AppendRecordID(dst []byte, i int) []byte {
 	return r.ids.AppendText(dst, r.first+record.Offset(r.place[i]))
 }
 
-// openStream opens a stream's lanes.
-func (m *Manager) openStream(ctx context.Context, cfg Config) (*Stream, error) {
+// openStream opens a stream's lanes. states are the stored progresses of
+// object lanes.
+func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]json.RawMessage) (*Stream, error) {
+	cfg.settle()
 	s := &Stream{m: m, name: cfg.Name, key: record.Key{Incarnation: cfg.Incarnation}}
 	s.cfg.Store(&cfg)
 	s.ids = record.NewIDs(s.key)
-	l, err := m.openTable(ctx, s, s.key, catalog.Name{Namespace: cfg.Namespace, Table: cfg.Table})
-	if err != nil {
+	if cfg.direct() {
+		l, err := m.openTable(ctx, s, s.key, cfg.Tables[0])
+		if err != nil {
+			return nil, err
+		}
+		s.direct, s.lanes = l, []lane{l}
+		s.decoders.New = func() any { return l.layout.NewDecoder() }
+		return s, nil
+	}
+	key := s.key
+	if cfg.staged() {
+		p := Processor(identity{})
+		if len(cfg.Processing) > 0 {
+			var err error
+			if p, err = m.o.Processor(ctx, cfg); err != nil {
+				return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
+			}
+		}
+		s.stage = newStage(s, p, cfg.Objects != nil)
+		key = s.stage.out
+	}
+	if err := s.openLanes(ctx, cfg, key, states); err != nil {
+		if s.stage != nil {
+			err = errors.Join(err, s.stage.processor.Close())
+		}
 		return nil, err
 	}
-	s.direct, s.lanes = l, []lane{l}
-	s.decoders.New = func() any { return l.layout.NewDecoder() }
 	return s, nil
+}
+
+func (s *Stream) openLanes(ctx context.Context, cfg Config, key record.Key, states map[string]json.RawMessage) error {
+	for _, t := range cfg.Tables {
+		l, err := s.m.openTable(ctx, s, key, t)
+		if err != nil {
+			return err
+		}
+		s.lanes = append(s.lanes, l)
+	}
+	for _, o := range []struct {
+		role string
+		key  record.Key
+		part func(Config) *ObjectConfig
+	}{
+		{roleObjects, key, func(c Config) *ObjectConfig { return c.Objects }},
+		{roleErrors, key, func(c Config) *ObjectConfig { return c.Failed }},
+		{roleBackup, s.key, func(c Config) *ObjectConfig { return c.Backup }},
+	} {
+		if o.part(cfg) == nil {
+			continue
+		}
+		dest, err := s.m.o.Objects(cfg, o.role)
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", cfg.Name, err)
+		}
+		l, err := s.m.openObjects(s, o.key, o.role, func() ObjectConfig { return *o.part(s.Config()) }, dest, states)
+		if err != nil {
+			return err
+		}
+		s.lanes = append(s.lanes, l)
+		if o.key == s.key {
+			s.following = append(s.following, l)
+		}
+	}
+	return nil
+}
+
+// The roles of object lanes: the destination itself, the error output of a
+// stream into tables, and the copy of what producers sent.
+const (
+	roleObjects = "objects"
+	roleErrors  = "errors"
+	roleBackup  = "backup"
+)
+
+// tableOf returns the lane of a table; the zero Name is the stream's one table.
+func (s *Stream) tableOf(name catalog.Name) (*tableLane, error) {
+	all := s.tables()
+	if name == (catalog.Name{}) && len(all) == 1 {
+		return all[0], nil
+	}
+	for _, l := range all {
+		if l.table == name {
+			return l, nil
+		}
+	}
+	if name == (catalog.Name{}) {
+		return nil, errors.New("the record names no destination table, and the stream has several")
+	}
+	return nil, fmt.Errorf("the record is for table %s, which is not one of the stream's", name)
 }
 
 // Config returns the stream's definition. Its slices and maps are shared.
@@ -174,17 +262,48 @@ func (s *Stream) failure() (err error) {
 			err = l.failure()
 		}
 	})
+	if err == nil && s.stage != nil {
+		err = s.stage.failure()
+	}
 	return err
 }
 
-func (s *Stream) start() { s.each(lane.start) }
+func (s *Stream) start() {
+	s.each(lane.start)
+	if s.stage != nil {
+		s.stage.start()
+	}
+}
 
-func (s *Stream) close() { s.each(lane.close) }
+func (s *Stream) close() {
+	if s.stage != nil {
+		if err := s.stage.close(); err != nil {
+			s.m.o.Logger.Warn("close a stream's processor", "stream", s.name, "err", err)
+		}
+	}
+	s.each(lane.close)
+}
 
-func (s *Stream) signal() { s.each(lane.signal) }
+func (s *Stream) signal() {
+	if s.stage != nil {
+		s.stage.signal()
+	}
+	s.each(lane.signal)
+}
+
+// processed waits until processing has caught up with what is synced now.
+func (s *Stream) processed(ctx context.Context) error {
+	if s.stage == nil {
+		return nil
+	}
+	return s.stage.await(ctx, s.m.o.Log.Synced(s.key))
+}
 
 // Flush delivers everything that is synced now.
 func (s *Stream) Flush(ctx context.Context) error {
+	if err := s.processed(ctx); err != nil {
+		return err
+	}
 	return s.all(func(l lane) error { return l.Flush(ctx) })
 }
 
@@ -223,7 +342,41 @@ func (s *Stream) Put(ctx context.Context, docs Docs) (Receipt, error) {
 	if err := s.room(ctx); err != nil {
 		return Receipt{}, err
 	}
-	return s.putDirect(ctx, docs)
+	if s.direct != nil {
+		return s.putDirect(ctx, docs)
+	}
+	return s.putPlain(ctx, docs)
+}
+
+// putPlain logs records as they came.
+func (s *Stream) putPlain(ctx context.Context, docs Docs) (Receipt, error) {
+	count := len(docs.Ends)
+	s.m.metrics.decoded(s.name, count, len(docs.Arena))
+	buf := payloads.Get().(*[]byte)
+	defer payloads.Put(buf)
+	*buf = appendPlain((*buf)[:0], docs)
+	arrived := s.m.o.Now().UnixMicro()
+	s.mu.Lock()
+	if s.refused != nil {
+		s.mu.Unlock()
+		return Receipt{}, s.refused
+	}
+	t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: payloadPlain, Count: uint32(count), ArrivedAt: arrived, Payload: *buf})
+	if err == nil {
+		for _, l := range s.following {
+			l.push(note{first: t.First(), count: count, bytes: int64(len(docs.Arena)), arrivedAt: arrived, ticket: t})
+		}
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	// A put that is cancelled must still wait: the payload is the log's until then.
+	if err := t.Wait(context.WithoutCancel(ctx)); err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s.signal()
+	return Receipt{ids: s.ids, first: t.First()}, nil
 }
 
 // putDirect decodes before it logs.
@@ -368,6 +521,9 @@ func (s *Stream) room(ctx context.Context) error {
 // lag is how many synced records a lane has not looked at yet.
 func (s *Stream) lag() (rows int64) {
 	s.each(func(l lane) { rows = max(rows, int64(s.m.o.Log.Synced(l.log()))-int64(l.taken())) })
+	if s.stage != nil {
+		rows += int64(s.m.o.Log.Synced(s.key)) - int64(s.stage.taken())
+	}
 	return rows
 }
 

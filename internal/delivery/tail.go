@@ -190,6 +190,12 @@ func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector
 		}
 	}
 	for _, l := range lanes {
+		if fresh && l.s.stage != nil && l.s.stage.processor.Local() {
+			if err := l.s.processed(ctx); err != nil {
+				out.Release()
+				return engine.Tail{}, m.invisible(l.s, err)
+			}
+		}
 		if fresh {
 			if _, err := l.ask(ctx, askVisible); err != nil {
 				out.Release()

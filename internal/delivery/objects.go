@@ -1,0 +1,493 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/tapehouse/tapehouse/internal/record"
+	"github.com/tapehouse/tapehouse/internal/wal"
+)
+
+// ObjectPlan is a flush into objects. It is stored before the first object is
+// written and fixes everything that their names and bytes depend on, so that a
+// replay writes the same objects: a second write finds them there.
+type ObjectPlan struct {
+	From, To record.Offset
+	At       time.Time // of the cut
+	OldestAt time.Time // arrival of the oldest record
+	Seed     uuid.UUID // of random names
+	Version  int64     // of the stream's definition
+	// Target is the destination's part of the definition at the cut.
+	Target json.RawMessage
+}
+
+// ObjectRecord is a record on its way into an object. Data is the caller's.
+type ObjectRecord struct {
+	Offset    record.Offset
+	ID        record.ID // as the producer was answered
+	ArrivedAt int64     // µs UTC
+	Data      []byte
+	Keys      map[string]string // partition keys, where processing gave any
+	// Code and Message, if Code is not "", say why processing failed; Data is
+	// then what the producer sent.
+	Code, Message string
+}
+
+// ObjectDestination writes objects.
+type ObjectDestination interface {
+	// Write executes a plan over the records that each yields, in offset order.
+	// It may be called again for the same plan, by this process or the next,
+	// and then leaves the same objects. An error of the function that each was
+	// given ends it and is returned.
+	Write(ctx context.Context, plan ObjectPlan, each func(func(ObjectRecord) error) error) (ObjectResult, error)
+}
+
+// ObjectResult counts what an executed plan wrote.
+type ObjectResult struct {
+	Objects, Records, Failed int64
+	Bytes                    int64 // as the objects hold them
+}
+
+// objectState is the document that an object lane's progress lives in. Plan, if
+// any, begins at Through and is not known to be executed.
+type objectState struct {
+	Through record.Offset `json:"through"`
+	Plan    *ObjectPlan   `json:"plan,omitempty"`
+}
+
+// kindProgress are the documents of objectState.
+const kindProgress = "object-progress"
+
+// ObjectConfig defines an object lane. It is part of a stream's definition.
+type ObjectConfig struct {
+	SizeBytes int64           `json:"size_bytes"`  // buffer hint, before compression
+	Interval  time.Duration   `json:"interval_ns"` // buffer hint
+	Target    json.RawMessage `json:"target"`      // the destination's
+}
+
+// objectLane delivers records into objects.
+type objectLane struct {
+	s    *Stream
+	m    *Manager
+	key  record.Key // whose log it follows
+	role string     // names it among the stream's lanes
+	dest ObjectDestination
+	cfg  func() ObjectConfig
+
+	through  atomic.Uint64
+	appended atomic.Uint64
+	fatal    atomic.Pointer[error]
+
+	mu    sync.Mutex
+	notes []note
+
+	wake     chan struct{}
+	requests chan request
+	flushed  chan objectFlush
+	stop     chan struct{}
+	done     sync.WaitGroup
+	stopOnce sync.Once
+
+	// The pump's own.
+	cuts     []cut // from through on, contiguous
+	flushing bool
+	retry    *ObjectPlan
+	retryAt  time.Time
+	wait     time.Duration
+	waiters  []waiter
+}
+
+var _ lane = (*objectLane)(nil)
+
+// note tells a lane of a frame on its way into the log.
+type note struct {
+	first     record.Offset
+	count     int
+	bytes     int64
+	arrivedAt int64
+	ticket    wal.Ticket
+}
+
+// notesMax bounds the notes that wait for a pump; what has none is read from
+// the log.
+const notesMax = 64 << 10
+
+// cut is a stretch that one flush delivers.
+type cut struct {
+	from, to record.Offset
+	bytes    int64
+	oldestAt time.Time // arrival
+	openedAt time.Time // when its first record was taken
+}
+
+type objectFlush struct {
+	plan *ObjectPlan
+	res  ObjectResult
+	took time.Duration
+	err  error
+}
+
+// openObjects opens a lane at its stored progress.
+func (m *Manager) openObjects(s *Stream, key record.Key, role string, cfg func() ObjectConfig, dest ObjectDestination, states map[string]json.RawMessage) (*objectLane, error) {
+	l := &objectLane{s: s, m: m, key: key, role: role, dest: dest, cfg: cfg,
+		wake: make(chan struct{}, 1), requests: make(chan request), flushed: make(chan objectFlush, 1), stop: make(chan struct{})}
+	var st objectState
+	if body, ok := states[l.stateKey()]; ok {
+		if err := json.Unmarshal(body, &st); err != nil {
+			return nil, fmt.Errorf("stream %s: read its progress: %w", s.name, err)
+		}
+	}
+	if end := m.o.Log.Next(key); end < st.Through {
+		return nil, fmt.Errorf("%w: stream %s has delivered records up to offset %d, the log ends at %d; this data directory's log has been replaced by an older one: restore the log that belongs to it",
+			ErrLogBehind, s.name, st.Through, end)
+	}
+	l.through.Store(uint64(st.Through))
+	l.appended.Store(uint64(st.Through))
+	if st.Plan != nil && st.Plan.From == st.Through && st.Plan.To <= m.o.Log.Next(key) {
+		l.retry = st.Plan
+	}
+	return l, nil
+}
+
+func (l *objectLane) stateKey() string { return l.key.String() + " " + l.role }
+
+func (l *objectLane) log() record.Key { return l.key }
+
+// Through implements lane.
+func (l *objectLane) Through() record.Offset { return record.Offset(l.through.Load()) }
+
+func (l *objectLane) taken() record.Offset { return record.Offset(l.appended.Load()) }
+
+func (l *objectLane) failure() error {
+	if p := l.fatal.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (l *objectLane) fail(err error) {
+	if l.fatal.CompareAndSwap(nil, &err) {
+		l.m.o.Logger.Error("stream stopped", "stream", l.s.name, "lane", l.role, "err", err)
+	}
+}
+
+func (l *objectLane) signal() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// push tells of a frame that was enqueued. REQUIRES: the caller's pushes come
+// in the order of their offsets.
+func (l *objectLane) push(n note) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.notes) < notesMax {
+		l.notes = append(l.notes, n)
+	}
+}
+
+func (l *objectLane) start() { l.done.Go(l.pump) }
+
+func (l *objectLane) close() {
+	l.stopOnce.Do(func() { close(l.stop) })
+	l.done.Wait()
+}
+
+// Flush implements lane.
+func (l *objectLane) Flush(ctx context.Context) error {
+	_, err := ask(ctx, l.requests, l.stop, askFlush)
+	return err
+}
+
+// pump is the lane's one consumer of its log.
+func (l *objectLane) pump() {
+	tick := time.NewTicker(l.m.o.TailInterval)
+	defer tick.Stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	var flush sync.WaitGroup
+	defer flush.Wait()
+	defer cancel()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-l.wake:
+		case <-tick.C:
+		case r := <-l.requests:
+			l.serve(r)
+		case f := <-l.flushed:
+			l.finish(f)
+		}
+		if err := l.failure(); err != nil {
+			answer(&l.waiters, func(waiter) (reply, bool) { return reply{err: err}, true })
+			continue
+		}
+		if err := l.absorb(l.m.o.Log.Synced(l.key)); err != nil {
+			l.fail(err)
+			continue
+		}
+		if p := l.due(); p != nil {
+			l.flushing = true
+			flush.Go(func() { l.flushed <- l.deliver(ctx, p) })
+		}
+		answer(&l.waiters, func(w waiter) (reply, bool) { return reply{at: l.Through()}, l.Through() >= w.at })
+	}
+}
+
+func (l *objectLane) serve(r request) {
+	if err := l.failure(); err != nil {
+		r.reply <- reply{err: err}
+		return
+	}
+	if err := l.absorb(l.m.o.Log.Synced(l.key)); err != nil {
+		l.fail(err)
+		r.reply <- reply{err: err}
+		return
+	}
+	at := l.taken()
+	l.waiters = append(l.waiters, waiter{at, r.reply})
+}
+
+// absorb takes notice of the frames up to limit.
+func (l *objectLane) absorb(limit record.Offset) error {
+	for {
+		at := l.taken()
+		if at >= limit {
+			return nil
+		}
+		l.mu.Lock()
+		for len(l.notes) > 0 && l.notes[0].first < at {
+			l.notes = l.notes[1:]
+		}
+		if len(l.notes) > 0 && l.notes[0].first == at {
+			n := l.notes[0]
+			l.notes = l.notes[1:]
+			l.mu.Unlock()
+			if n.ticket.Wait(context.Background()) == nil { // else another frame bears its offsets
+				l.take(n)
+			}
+			continue
+		}
+		to := limit
+		if len(l.notes) > 0 {
+			to = min(to, l.notes[0].first)
+		}
+		l.mu.Unlock()
+		if err := l.readNotes(at, to); err != nil {
+			return err
+		}
+	}
+}
+
+// readNotes takes notice of the frames of [from, to) from the log itself.
+func (l *objectLane) readNotes(from, to record.Offset) error {
+	err := l.m.o.Log.Read(context.Background(), l.key, from, func(f wal.Frame) error {
+		if f.First >= to {
+			return errStop
+		}
+		l.take(note{first: f.First, count: int(f.Count), bytes: int64(len(f.Payload)), arrivedAt: f.ArrivedAt})
+		return nil
+	})
+	if err != nil && !errors.Is(err, errStop) {
+		return fmt.Errorf("read the log: %w", err)
+	}
+	if l.taken() < to {
+		return fmt.Errorf("read the log: it ends at offset %d, %d was expected", l.taken(), to)
+	}
+	return nil
+}
+
+// take adds a frame to the last cut, or begins a new one.
+func (l *objectLane) take(n note) {
+	next := n.first + record.Offset(n.count)
+	if p := l.retry; p != nil && n.first < p.To && len(l.cuts) == 0 {
+		l.cuts = append(l.cuts, cut{from: p.From, to: p.From})
+	}
+	last := len(l.cuts) - 1
+	if last < 0 || l.closed(last, n.first) {
+		l.cuts = append(l.cuts, cut{from: n.first, to: n.first, oldestAt: time.UnixMicro(n.arrivedAt).UTC(), openedAt: l.m.o.Now()})
+		last++
+	}
+	c := &l.cuts[last]
+	c.to = next
+	c.bytes += n.bytes
+	l.appended.Store(uint64(next))
+}
+
+// closed reports whether cut i takes no more frames, from offset at on.
+func (l *objectLane) closed(i int, at record.Offset) bool {
+	c := &l.cuts[i]
+	if p := l.retry; p != nil && c.from == p.From {
+		return at >= p.To // the plan is what it was
+	}
+	return c.bytes >= l.cfg().SizeBytes || i == 0 && l.flushing
+}
+
+// due returns the plan that is to be executed now, or nil.
+func (l *objectLane) due() *ObjectPlan {
+	now := l.m.o.Now()
+	if l.flushing || now.Before(l.retryAt) || len(l.cuts) == 0 {
+		return nil
+	}
+	c := &l.cuts[0]
+	if l.retry != nil {
+		if c.to < l.retry.To { // not read again yet
+			return nil
+		}
+		return l.retry
+	}
+	cfg := l.cfg()
+	wanted := false
+	for _, w := range l.waiters {
+		wanted = wanted || w.at > l.Through()
+	}
+	if !wanted && c.bytes < cfg.SizeBytes && now.Sub(c.openedAt) < cfg.Interval {
+		return nil
+	}
+	seed, err := uuid.NewRandom()
+	if err != nil {
+		panic(fmt.Sprintf("delivery: no randomness: %v", err)) // crypto/rand never fails
+	}
+	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: l.s.Config().Version, Target: cfg.Target}
+}
+
+// deliver executes a plan; it may be executed again.
+func (l *objectLane) deliver(ctx context.Context, p *ObjectPlan) objectFlush {
+	started := l.m.o.Now()
+	f := objectFlush{plan: p}
+	if f.err = l.store(ctx, objectState{Through: p.From, Plan: p}); f.err != nil {
+		return f
+	}
+	f.res, f.err = l.dest.Write(ctx, *p, func(fn func(ObjectRecord) error) error { return l.eachRecord(ctx, p, fn) })
+	if f.err == nil {
+		f.err = l.store(ctx, objectState{Through: p.To})
+	}
+	f.took = l.m.o.Now().Sub(started)
+	return f
+}
+
+func (l *objectLane) store(ctx context.Context, st objectState) error {
+	body, err := json.Marshal(st)
+	if err != nil {
+		return fmt.Errorf("encode the progress: %w", err)
+	}
+	if err := l.m.o.Documents.Put(ctx, kindProgress, l.stateKey(), body); err != nil {
+		return superseded(fmt.Errorf("store the progress: %w", err))
+	}
+	return nil
+}
+
+func (l *objectLane) finish(f objectFlush) {
+	l.flushing = false
+	now := l.m.o.Now()
+	if f.err != nil {
+		if errors.Is(f.err, ErrSuperseded) {
+			l.fail(f.err)
+			return
+		}
+		l.retry = f.plan
+		l.wait = min(max(2*l.wait, l.m.o.RetryWait), retryWaitMax)
+		l.retryAt = now.Add(l.wait)
+		l.m.metrics.failedFlush(l.s.name)
+		l.m.o.Logger.Error("delivery failed, will be tried again", "stream", l.s.name, "lane", l.role, "from", f.plan.From, "to", f.plan.To, "wait", l.wait, "err", f.err)
+		return
+	}
+	l.retry, l.retryAt, l.wait = nil, time.Time{}, 0
+	l.through.Store(uint64(f.plan.To))
+	l.cuts = l.cuts[1:]
+	l.m.metrics.delivered(l.s.name, f.res.Records, f.res.Bytes, f.took)
+}
+
+// eachRecord yields the records of a plan from the log.
+func (l *objectLane) eachRecord(ctx context.Context, p *ObjectPlan, fn func(ObjectRecord) error) error {
+	err := l.m.o.Log.Read(ctx, l.key, p.From, func(f wal.Frame) error {
+		if f.First >= p.To {
+			return errStop
+		}
+		return l.s.eachOf(ctx, f, fn)
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}
+
+// eachOf yields what the stream has for object destinations in a frame.
+func (s *Stream) eachOf(ctx context.Context, f wal.Frame, fn func(ObjectRecord) error) error {
+	switch f.Kind {
+	case payloadPlain:
+		docs, err := readPlain(f.Payload, int(f.Count))
+		if err != nil {
+			return fmt.Errorf("frame at offset %d: %w", f.First, err)
+		}
+		for i, d := range docs {
+			if err := fn(s.objectRecord(f, i, d)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case payloadStaged:
+		st, err := readStaged(f.Payload, int(f.Count))
+		if err != nil {
+			return fmt.Errorf("frame at offset %d: %w", f.First, err)
+		}
+		var sent [][]byte // by the producer
+		for i := range st.Entries {
+			e := &st.Entries[i]
+			r := s.objectRecord(f, e.Place, e.Data)
+			switch e.Kind {
+			case stagedDropped:
+				continue
+			case stagedDocument:
+				r.Keys = e.Keys
+			case stagedFailed:
+				if sent == nil {
+					if sent, err = s.source(ctx, f.First, int(f.Count)); err != nil {
+						return err
+					}
+				}
+				r.Data, r.Code, r.Message = sent[e.Place], e.Code, e.Message
+			}
+			if err := fn(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("frame at offset %d: %w: kind %d is not for objects", f.First, errPayload, f.Kind)
+}
+
+func (s *Stream) objectRecord(f wal.Frame, place int, data []byte) ObjectRecord {
+	at := f.First + record.Offset(place)
+	return ObjectRecord{Offset: at, ID: record.ID{Key: s.key, Offset: at}, ArrivedAt: f.ArrivedAt, Data: data}
+}
+
+// source returns the records of the source frame at the offset, as they came.
+func (s *Stream) source(ctx context.Context, first record.Offset, count int) (docs [][]byte, err error) {
+	rerr := s.m.o.Log.Read(ctx, s.key, first, func(f wal.Frame) error {
+		if f.First != first || int(f.Count) != count || f.Kind != payloadPlain {
+			return fmt.Errorf("frame at offset %d does not match its source", first)
+		}
+		docs, err = readPlain(append([]byte(nil), f.Payload...), count)
+		if err != nil {
+			return err
+		}
+		return errStop
+	})
+	if rerr != nil && !errors.Is(rerr, errStop) {
+		return nil, fmt.Errorf("read the source of offset %d: %w", first, rerr)
+	}
+	if docs == nil {
+		return nil, fmt.Errorf("read the source of offset %d: it is not in the log any more", first)
+	}
+	return docs, nil
+}

@@ -1,0 +1,459 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/ledger"
+	"github.com/tapehouse/tapehouse/internal/record"
+	"github.com/tapehouse/tapehouse/internal/wal"
+)
+
+// stagedShard is the shard of what processing made: its offsets are those of
+// shard 0, so that its end is also the stage's progress.
+const stagedShard = record.Shard(1)
+
+// SourceRecord is a record as a producer sent it. Data is valid until Process
+// returns.
+type SourceRecord struct {
+	ID        record.ID
+	ArrivedAt int64 // µs UTC
+	Data      []byte
+}
+
+// Outcome is one thing that processing made of a record.
+type Outcome struct {
+	Kind OutcomeKind
+	Data []byte            // Processed: the record as it goes on
+	Keys map[string]string // Processed: partition keys of objects
+	// Table is where the row belongs, of a stream into tables; the zero Name is
+	// the stream's own.
+	Table catalog.Name
+	// Code and Message say why processing failed.
+	Code, Message string
+}
+
+// OutcomeKind says what became of a record.
+type OutcomeKind uint8
+
+// The kinds of outcomes.
+const (
+	Processed OutcomeKind = iota
+	Dropped               // by a rule: it goes nowhere, and that is right
+	Failed                // it goes to the error output
+)
+
+// Processor turns records into others. It is used by one goroutine.
+type Processor interface {
+	// Process returns the outcomes of each record, at least one, in the order
+	// of records. What it cannot process is a Failed outcome; an error says
+	// nothing about any record, and all are given again.
+	Process(ctx context.Context, records []SourceRecord) ([][]Outcome, error)
+	// BatchBytesMax bounds the records of one Process, as far as frames allow.
+	BatchBytesMax() int
+	// Local reports whether Process takes no longer than its computing: a query
+	// that wants what was acknowledged before it then waits for it.
+	Local() bool
+	Close() error
+}
+
+// identity passes records on as they are.
+type identity struct{}
+
+func (identity) Process(_ context.Context, records []SourceRecord) ([][]Outcome, error) {
+	all := make([]Outcome, len(records))
+	out := make([][]Outcome, len(records))
+	for i := range records {
+		all[i].Data = records[i].Data
+		out[i] = all[i : i+1 : i+1]
+	}
+	return out, nil
+}
+
+func (identity) BatchBytesMax() int { return 4 << 20 }
+func (identity) Local() bool        { return true }
+func (identity) Close() error       { return nil }
+
+// stage processes a stream's records, once: what came out is logged, frame by
+// frame at the same offsets, before any lane sees it. So a replay never asks a
+// transform again, however it may answer today.
+type stage struct {
+	s         *Stream
+	m         *Manager
+	in, out   record.Key
+	processor Processor
+	objects   bool // outcomes are documents for an object lane, not rows
+
+	fatal    atomic.Pointer[error]
+	retryAt  time.Time
+	wait     time.Duration
+	wake     chan struct{}
+	stop     chan struct{}
+	done     sync.WaitGroup
+	stopOnce sync.Once
+	decoders map[*tableLane]*columnar.Decoder
+}
+
+func newStage(s *Stream, p Processor, objects bool) *stage {
+	out := s.key
+	out.Shard = stagedShard
+	return &stage{s: s, m: s.m, in: s.key, out: out, processor: p, objects: objects,
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), decoders: map[*tableLane]*columnar.Decoder{}}
+}
+
+func (g *stage) start() { g.done.Go(g.run) }
+
+func (g *stage) close() error {
+	g.stopOnce.Do(func() { close(g.stop) })
+	g.done.Wait()
+	return g.processor.Close()
+}
+
+func (g *stage) signal() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (g *stage) failure() error {
+	if p := g.fatal.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// taken is the offset below which everything is processed and on disk.
+func (g *stage) taken() record.Offset { return g.m.o.Log.Synced(g.out) }
+
+// await waits until everything below at is processed.
+func (g *stage) await(ctx context.Context, at record.Offset) error {
+	g.signal()
+	for g.taken() < at {
+		if err := g.failure(); err != nil {
+			return err
+		}
+		select {
+		case <-g.stop:
+			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// recover brings the ledger up to what was processed before.
+func (g *stage) recover(ctx context.Context) error {
+	if g.objects {
+		return nil
+	}
+	lanes := g.s.tables()
+	applied := g.m.o.Ledger.Applied()[g.out]
+	from := g.m.o.Log.Oldest(g.out)
+	if from > applied && g.m.o.Log.Synced(g.out) > applied && len(lanes) > 0 {
+		return fmt.Errorf("%w: stream %s: processed records from offset %d on are needed, the log begins at %d", ErrLogBehind, g.s.name, applied, from)
+	}
+	err := g.m.o.Log.Read(ctx, g.out, from, func(f wal.Frame) error {
+		e := ledger.Effect{Key: g.out, First: f.First, Count: int(f.Count)}
+		for _, l := range lanes {
+			if err := l.eachBatch(g.decoder(l), f, func(b *columnar.Batch, conflict bool) error {
+				if l.sequence && !conflict {
+					if err := g.m.o.Ledger.Learn(runsOf(b), b.Hash); err != nil && !errors.Is(err, ledger.ErrBusy) {
+						return err
+					}
+				}
+				l.addEffect(&e, b, conflict)
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return g.m.o.Ledger.Apply(e)
+	})
+	if err != nil {
+		return fmt.Errorf("stream %s: recover from the log: %w", g.s.name, err)
+	}
+	return nil
+}
+
+func (g *stage) decoder(l *tableLane) *columnar.Decoder {
+	d := g.decoders[l]
+	if d == nil {
+		d = l.layout.NewDecoder()
+		g.decoders[l] = d
+	}
+	return d
+}
+
+func (g *stage) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { // a transform under way is cut short
+		select {
+		case <-g.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	tick := time.NewTicker(g.m.o.TailInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.stop:
+			return
+		case <-g.wake:
+		case <-tick.C:
+		}
+		for g.failure() == nil && !g.m.o.Now().Before(g.retryAt) {
+			more, err := g.step(ctx)
+			if err != nil && ctx.Err() == nil {
+				g.hold(err)
+			}
+			if !more || err != nil {
+				break
+			}
+		}
+	}
+}
+
+// hold waits before the next try: nothing of the batch was logged, so nothing
+// is lost or done twice.
+func (g *stage) hold(err error) {
+	g.wait = min(max(2*g.wait, g.m.o.RetryWait), retryWaitMax)
+	g.retryAt = g.m.o.Now().Add(g.wait)
+	g.m.o.Logger.Error("processing failed, will be tried again", "stream", g.s.name, "wait", g.wait, "err", err)
+	g.m.metrics.failedFlush(g.s.name)
+}
+
+// step processes the next frames; more tells whether it found any.
+func (g *stage) step(ctx context.Context) (more bool, err error) {
+	from, limit := g.m.o.Log.Next(g.out), g.m.o.Log.Synced(g.in)
+	if from >= limit {
+		return false, nil
+	}
+	frames, records, err := g.read(ctx, from, limit)
+	if err != nil {
+		return false, err
+	}
+	outcomes, err := g.processor.Process(ctx, records)
+	if err != nil {
+		return false, err
+	}
+	if len(outcomes) != len(records) {
+		return false, fmt.Errorf("the processor answered %d of %d records", len(outcomes), len(records))
+	}
+	for _, f := range frames {
+		if err := g.emit(ctx, f, outcomes[:f.Count]); err != nil {
+			return false, err
+		}
+		outcomes = outcomes[f.Count:]
+	}
+	g.wait, g.retryAt = 0, time.Time{}
+	g.s.each(lane.signal)
+	return true, nil
+}
+
+// read takes whole frames from the source, up to the processor's bound.
+func (g *stage) read(ctx context.Context, from, limit record.Offset) (frames []wal.Frame, records []SourceRecord, err error) {
+	size := 0
+	rerr := g.m.o.Log.Read(ctx, g.in, from, func(f wal.Frame) error {
+		if f.First >= limit || size > 0 && size+len(f.Payload) > g.processor.BatchBytesMax() {
+			return errStop
+		}
+		if f.Kind != payloadPlain {
+			return fmt.Errorf("frame at offset %d: %w: kind %d cannot be processed", f.First, errPayload, f.Kind)
+		}
+		f.Payload = slices.Clone(f.Payload) // the log's buffer is used again
+		docs, err := readPlain(f.Payload, int(f.Count))
+		if err != nil {
+			return fmt.Errorf("frame at offset %d: %w", f.First, err)
+		}
+		for i, d := range docs {
+			records = append(records, SourceRecord{ID: record.ID{Key: g.in, Offset: f.First + record.Offset(i)}, ArrivedAt: f.ArrivedAt, Data: d})
+		}
+		frames = append(frames, f)
+		size += len(f.Payload)
+		return nil
+	})
+	if rerr != nil && !errors.Is(rerr, errStop) {
+		return nil, nil, fmt.Errorf("read the log: %w", rerr)
+	}
+	return frames, records, nil
+}
+
+// Codes of records that a stream into tables cannot place.
+const (
+	codeNoTable = "Iceberg.TableNotFound"
+)
+
+// routed are the documents of one table among a frame's outcomes.
+type routed struct {
+	lane   *tableLane
+	docs   [][]byte
+	places []int32
+}
+
+// emit logs what became of one frame's records, and enters it into the ledger.
+func (g *stage) emit(ctx context.Context, f wal.Frame, outcomes [][]Outcome) error {
+	var st staged
+	var tables []*routed
+	var dropped, failed int
+	for place, list := range outcomes {
+		for i := range list {
+			o := &list[i]
+			switch {
+			case o.Kind == Dropped:
+				dropped++
+				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedDropped})
+			case o.Kind == Failed:
+				failed++
+				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedFailed, Code: o.Code, Message: o.Message})
+			case g.objects:
+				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedDocument, Data: o.Data, Keys: o.Keys})
+			default:
+				t, err := g.route(&tables, o.Table)
+				if err != nil {
+					failed++
+					st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedFailed, Code: codeNoTable, Message: err.Error()})
+					continue
+				}
+				t.docs, t.places = append(t.docs, o.Data), append(t.places, int32(place))
+			}
+		}
+	}
+	effect := ledger.Effect{Key: g.out, First: f.First, Count: int(f.Count)}
+	var reserved []*ledger.Reservation
+	release := func() {
+		for _, r := range reserved {
+			r.Release()
+		}
+	}
+	for _, t := range tables {
+		res, err := g.rows(&st, &effect, f, t)
+		if err != nil {
+			release()
+			return err
+		}
+		if res != nil {
+			reserved = append(reserved, res)
+		}
+	}
+	ticket, err := g.m.o.Log.Enqueue(g.out, wal.Entry{Kind: payloadStaged, Count: f.Count, ArrivedAt: f.ArrivedAt, Payload: st.append(nil, int(f.Count))})
+	if err == nil {
+		err = ticket.Wait(context.WithoutCancel(ctx))
+	}
+	if err != nil {
+		release()
+		return fmt.Errorf("log what was processed: %w", err)
+	}
+	if ticket.First() != f.First {
+		panic(fmt.Sprintf("delivery: stage of %s logged offset %d at %d", g.s.name, f.First, ticket.First()))
+	}
+	for _, r := range reserved {
+		r.Confirm()
+	}
+	for _, r := range reserved { // a duplicate of another stream's put on its way
+		if err := r.Wait(ctx); err != nil {
+			return fmt.Errorf("log what was processed: %w", err)
+		}
+	}
+	g.m.metrics.processed(g.s.name, int(f.Count), dropped, failed)
+	if g.objects { // nothing is numbered
+		return nil
+	}
+	return g.m.o.Ledger.Apply(effect)
+}
+
+// route finds the rows of the outcome's table.
+func (g *stage) route(tables *[]*routed, name catalog.Name) (*routed, error) {
+	for _, t := range *tables {
+		if t.lane.table == name || name == (catalog.Name{}) && len(g.s.Config().Tables) == 1 {
+			return t, nil
+		}
+	}
+	lane, err := g.s.tableOf(name)
+	if err != nil {
+		return nil, err
+	}
+	t := &routed{lane: lane}
+	*tables = append(*tables, t)
+	return t, nil
+}
+
+// rows decodes one table's documents, asks the ledger about them, and adds
+// their sections and effects. Duplicates vanish: they are here already.
+func (g *stage) rows(st *staged, e *ledger.Effect, f wal.Frame, t *routed) (res *ledger.Reservation, err error) {
+	d := g.decoder(t.lane)
+	b := d.DecodeDocs(t.docs, f.ArrivedAt)
+	defer b.Release()
+	if t.lane.sequence && b.Rows > 0 {
+		if res, err = g.m.o.Ledger.Reserve(runsOf(b), b.Hash); err != nil {
+			return nil, err
+		}
+	}
+	if res != nil && len(res.Duplicates)+len(res.Conflicts) > 0 {
+		if rows := res.Conflicts; len(rows) > 0 {
+			c := &routed{lane: t.lane}
+			for _, r := range rows {
+				c.docs, c.places = append(c.docs, t.docs[b.Doc[r]]), append(c.places, t.places[b.Doc[r]])
+			}
+			g.conflicts(st, e, f, c)
+		}
+		gone := mergeRows(res.Duplicates, res.Conflicts)
+		drop := make(map[int32]bool, len(gone))
+		for _, r := range gone {
+			drop[b.Doc[r]] = true
+		}
+		b.Drop(gone)
+		kept := t.places[:0:0]
+		for i, p := range t.places {
+			if !drop[int32(i)] {
+				kept = append(kept, p)
+			}
+		}
+		t.places = kept
+		if b.Docs() == 0 {
+			return res, nil
+		}
+		// Documents are numbered anew without the dropped ones, as a reader of
+		// the payload will number them.
+		again, err := g.reread(d, b, len(kept), f.ArrivedAt)
+		if err != nil {
+			res.Release()
+			return nil, err
+		}
+		defer again.Release()
+		b = again
+	}
+	g.section(st, e, f, t.lane, b, t.places, false)
+	return res, nil
+}
+
+func (g *stage) reread(d *columnar.Decoder, b *columnar.Batch, count int, arrivedAt int64) (*columnar.Batch, error) {
+	kind, payload := b.AppendPayload(nil)
+	return d.DecodePayload(kind, payload, count, arrivedAt)
+}
+
+// conflicts adds records whose keys are known with other content.
+func (g *stage) conflicts(st *staged, e *ledger.Effect, f wal.Frame, c *routed) {
+	b := g.decoder(c.lane).DecodeDocs(c.docs, f.ArrivedAt)
+	defer b.Release()
+	b.Exact = false // logged as they came: the error output shows them so
+	g.section(st, e, f, c.lane, b, c.places, true)
+}
+
+func (g *stage) section(st *staged, e *ledger.Effect, f wal.Frame, l *tableLane, b *columnar.Batch, places []int32, conflict bool) {
+	kind, payload := b.AppendPayload(nil)
+	st.Sections = append(st.Sections, stagedSection{Table: l.table, Conflict: conflict, Places: places, Kind: kind, Payload: payload})
+	b.SetPlaces(g.in, f.First, places)
+	l.addEffect(e, b, conflict)
+}
