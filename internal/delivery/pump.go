@@ -621,10 +621,11 @@ func (s *Stream) due() *plan {
 	}
 	if !wanted {
 		_, _, size, _ := s.tail.stats()
-		old := !s.firstAt.IsZero() && now.Sub(s.firstAt) >= s.cfg.Interval
+		hints := s.current.Load()
+		old := !s.firstAt.IsZero() && now.Sub(s.firstAt) >= hints.Interval
 		// One commit a second is what a table takes with ease; more would only
 		// make the files smaller.
-		if now.Sub(s.lastFlush) < time.Second || !old && size < s.cfg.SizeBytes {
+		if now.Sub(s.lastFlush) < time.Second || !old && size < hints.SizeBytes {
 			return nil
 		}
 	}

@@ -26,10 +26,14 @@ const duplicateShard = record.Shard(0xFFFF)
 // Stream is one delivery stream. Put may be called concurrently.
 type Stream struct {
 	m    *Manager
-	cfg  Config
+	cfg  Config // as it was opened: what never changes is read from here
 	key  record.Key
 	ids  record.IDs // of key
 	dest Destination
+
+	current    atomic.Pointer[Config] // what may change is read from here
+	definition sync.Mutex             // held while the stored definition changes
+	deleted    bool                   // the stored definition is gone; guarded by definition
 
 	layout   *columnar.Layout
 	sequence bool
@@ -136,13 +140,25 @@ func (m *Manager) openStream(ctx context.Context, cfg Config) (*Stream, error) {
 		builder: layout.NewBuilder(),
 	}
 	s.decoders.New = func() any { return layout.NewDecoder() }
+	s.current.Store(&cfg)
 	s.through.Store(uint64(st.Through))
 	s.appended.Store(uint64(st.Through))
 	return s, nil
 }
 
 // Config returns the stream's definition.
-func (s *Stream) Config() Config { return s.cfg }
+func (s *Stream) Config() Config { return *s.current.Load() }
+
+// forget removes the stored definition, so that no change can bring it back.
+func (s *Stream) forget(ctx context.Context) error {
+	s.definition.Lock()
+	defer s.definition.Unlock()
+	if err := s.m.o.Documents.Delete(ctx, kindStream, string(s.cfg.Name)); err != nil {
+		return err
+	}
+	s.deleted = true
+	return nil
+}
 
 // Key returns the key of the stream's offsets.
 func (s *Stream) Key() record.Key { return s.key }
