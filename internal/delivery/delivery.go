@@ -45,8 +45,10 @@ import (
 
 // Errors that front doors map to their protocol's codes.
 var (
-	ErrNotFound    = errors.New("no such delivery stream")
-	ErrExists      = errors.New("delivery stream exists")
+	ErrNotFound = errors.New("no such delivery stream")
+	ErrExists   = errors.New("delivery stream exists")
+	// ErrChanged: the definition is no longer at the version that the caller saw.
+	ErrChanged     = errors.New("delivery stream was changed meanwhile")
 	ErrUnavailable = errors.New("delivery stream cannot take records now")
 	ErrClosed      = errors.New("delivery is shutting down")
 	// ErrSuperseded: another owner has moved the table on. The stream stops.
@@ -183,8 +185,8 @@ type Config struct {
 	// Processing defines what records go through before their destination.
 	Processing json.RawMessage `json:"processing,omitempty"`
 	CreatedAt  time.Time       `json:"created_at"`
-	Version    int64           `json:"version"` // from 1, raised by Update
-	UpdatedAt  time.Time       `json:"updated_at"`
+	Version    int64           `json:"version,omitempty"` // from 1, raised by every change of the destination
+	UpdatedAt  time.Time       `json:"updated_at,omitzero"`
 	// API is the front door's own description of the stream, echoed by Describe.
 	API json.RawMessage `json:"api,omitempty"`
 }
@@ -267,6 +269,9 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 		var cfg Config
 		if err := json.Unmarshal(body, &cfg); err != nil {
 			return nil, fmt.Errorf("stream %s: read its definition: %w", name, err)
+		}
+		if cfg.Version == 0 { // stored before there were versions
+			cfg.Version, cfg.UpdatedAt = 1, cfg.CreatedAt
 		}
 		s, err := m.openStream(ctx, cfg, states)
 		if err != nil {
@@ -361,6 +366,49 @@ func (m *Manager) Create(ctx context.Context, cfg Config) (Config, error) {
 	return cfg, nil
 }
 
+// Update changes a stream's definition: change gets the present one and returns
+// the new one, of which name, incarnation, table and creation stay as they are.
+// With a version, ErrChanged is returned unless the stream is still at it, and
+// the version is raised; version 0 stands for a change beside the destination
+// (tags), which leaves the version alone. An error of change is returned as it
+// is and changes nothing; of another error the outcome is open until the next
+// start. What is returned is durable, and its buffer hints are in effect.
+func (m *Manager) Update(ctx context.Context, name record.StreamName, version int64, change func(Config) (Config, error)) (Config, error) {
+	s, err := m.Stream(name)
+	if err != nil {
+		return Config{}, err
+	}
+	s.definition.Lock()
+	defer s.definition.Unlock()
+	old := s.Config()
+	switch {
+	case s.deleted:
+		return old, fmt.Errorf("%w: %s", ErrNotFound, name)
+	case version != 0 && version != old.Version:
+		return old, fmt.Errorf("%w: %s is at version %d, not %d", ErrChanged, name, old.Version, version)
+	}
+	cfg, err := change(old)
+	if err != nil {
+		return old, err
+	}
+	cfg.Name, cfg.Incarnation, cfg.Namespace, cfg.Table = old.Name, old.Incarnation, old.Namespace, old.Table
+	cfg.CreatedAt, cfg.Version, cfg.UpdatedAt = old.CreatedAt, old.Version, old.UpdatedAt
+	if version != 0 {
+		cfg.Version, cfg.UpdatedAt = old.Version+1, m.o.Now().UTC()
+	}
+	body, err := json.Marshal(cfg)
+	if err != nil {
+		return old, fmt.Errorf("encode stream %s: %w", name, err)
+	}
+	if err := m.o.Documents.Put(ctx, kindStream, string(name), body); err != nil {
+		return old, fmt.Errorf("store stream %s: %w", name, err)
+	}
+	s.cfg.Store(&cfg)
+	s.signal()
+	m.o.Logger.Info("stream changed", "stream", name, "version", cfg.Version)
+	return cfg, nil
+}
+
 // Delete flushes a stream, stops it and forgets its definition. Its rows stay
 // in the table.
 func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
@@ -379,7 +427,7 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 		s.refuse(nil)
 		return fmt.Errorf("flush before delete: %w", err)
 	}
-	if err := m.o.Documents.Delete(ctx, kindStream, string(name)); err != nil {
+	if err := s.forget(ctx); err != nil {
 		s.refuse(nil)
 		return fmt.Errorf("delete stream %s: %w", name, err)
 	}

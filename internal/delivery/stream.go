@@ -35,8 +35,12 @@ type Stream struct {
 	m    *Manager
 	name record.StreamName
 	cfg  atomic.Pointer[Config]
-	key  record.Key
-	ids  record.IDs // of key
+
+	definition sync.Mutex // held while the stored definition changes
+	deleted    bool       // the stored definition is gone; guarded by definition
+
+	key record.Key
+	ids record.IDs // of key
 
 	direct   *tableLane // nil: records are logged as they came
 	decoders sync.Pool  // *columnar.Decoder of direct's layout
@@ -198,6 +202,17 @@ func (s *Stream) tableOf(name catalog.Name) (*tableLane, error) {
 		return nil, errors.New("the record names no destination table, and the stream has several")
 	}
 	return nil, fmt.Errorf("the record is for table %s, which is not one of the stream's", name)
+}
+
+// forget removes the stored definition, so that no change can bring it back.
+func (s *Stream) forget(ctx context.Context) error {
+	s.definition.Lock()
+	defer s.definition.Unlock()
+	if err := s.m.o.Documents.Delete(ctx, kindStream, string(s.name)); err != nil {
+		return err
+	}
+	s.deleted = true
+	return nil
 }
 
 // Config returns the stream's definition. Its slices and maps are shared.
