@@ -65,6 +65,27 @@ type world struct {
 	docs     map[string]map[string]json.RawMessage
 	outcomes func() outcome
 	commits  int
+	others   map[catalog.Name]*world // tables beside the first
+	asked    int                     // records that the scripted processor was given
+}
+
+// of is the part of the world that a table is.
+func (w *world) of(n catalog.Name) *world {
+	if n == (catalog.Name{Namespace: "n", Table: "t"}) {
+		return w
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.others == nil {
+		w.others = map[catalog.Name]*world{}
+	}
+	o := w.others[n]
+	if o == nil {
+		o = newWorld()
+		o.outcomes = func() outcome { w.mu.Lock(); defer w.mu.Unlock(); return w.outcomes() }
+		w.others[n] = o
+	}
+	return o
 }
 
 func newWorld() *world {
@@ -224,7 +245,11 @@ func openHouse(t *testing.T, mem *fsys.Mem, w *world, tune func(*Options)) (*hou
 	}
 	o := Options{
 		FS: mem, Dir: "/d", Log: log, Ledger: led, Documents: w, Errors: errs,
-		Destination:  func(Config, catalog.Name) (Destination, error) { return dest{w, mem}, nil },
+		Destination: func(_ Config, n catalog.Name) (Destination, error) { return dest{w.of(n), mem}, nil },
+		Objects: func(_ Config, role string) (ObjectDestination, error) {
+			return objects{role, errs}, nil
+		},
+		Processor:    func(_ context.Context, c Config) (Processor, error) { return newScript(c.Processing, w) },
 		Logger:       slog.New(slog.DiscardHandler),
 		TailInterval: time.Millisecond, CheckpointInterval: time.Hour, RetryWait: time.Millisecond,
 	}

@@ -38,7 +38,9 @@ type tableLane struct {
 	m     *Manager
 	key   record.Key // whose log it follows
 	table catalog.Name
-	dest  Destination
+	// ordinal tells the files of one stream's tails apart.
+	ordinal int
+	dest    Destination
 
 	layout   *columnar.Layout
 	sequence bool // the table numbers its records

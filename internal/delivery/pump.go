@@ -502,7 +502,7 @@ func (l *tableLane) joinLarge() {
 
 // tailName names file i of an entry that was made in the given way.
 func (l *tableLane) tailName(e *entry, made string, i int) string {
-	return filepath.Join(l.m.tailDir(), fmt.Sprintf("%s-%d-%d-%d-%s-%d.parquet", l.key.Incarnation, l.key.Shard, e.first, e.next, made, i))
+	return filepath.Join(l.m.tailDir(), fmt.Sprintf("%s-%d-%d-%d-%d-%s-%d.parquet", l.key.Incarnation, l.key.Shard, l.ordinal, e.first, e.next, made, i))
 }
 
 // writeEntry flushes a builder into the files of an entry. They are not

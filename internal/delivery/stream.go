@@ -144,11 +144,12 @@ func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]
 }
 
 func (s *Stream) openLanes(ctx context.Context, cfg Config, key record.Key, states map[string]json.RawMessage) error {
-	for _, t := range cfg.Tables {
+	for i, t := range cfg.Tables {
 		l, err := s.m.openTable(ctx, s, key, t)
 		if err != nil {
 			return err
 		}
+		l.ordinal = i
 		s.lanes = append(s.lanes, l)
 	}
 	for _, o := range []struct {

@@ -62,9 +62,10 @@ type Reader interface {
 // Store holds objects. Implementations are safe for concurrent use.
 type Store interface {
 	// Put stores sizeBytes bytes of r under name. When it returns nil the object
-	// is durable. ErrExists: the name is taken, nothing was changed. After any
-	// other error the object may be there, but then whole; the name is not to be
-	// used again. The store does not keep r.
+	// is durable. ErrExists: the name is taken, by an object that is durable, and
+	// nothing was changed. After any other error the object may be there, but
+	// then whole; the name may be used again for the same bytes only. The store
+	// does not keep r.
 	Put(ctx context.Context, name string, r io.Reader, sizeBytes int64) error
 
 	// PutAll stores several objects and makes them durable together, which is

@@ -218,6 +218,11 @@ func (l *Local) claim(name string) (release func(), err error) {
 	}
 	switch _, err := l.fs.Stat(l.path(name)); {
 	case err == nil:
+		// An earlier put may have failed between its rename and the sync of the
+		// directory: who is told that the object is there may rely on it.
+		if err := l.syncDirOf(name); err != nil {
+			return nil, err
+		}
 		return nil, fmt.Errorf("put %s: %w", name, ErrExists)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("put %s: %w", name, err)
