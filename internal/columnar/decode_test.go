@@ -350,6 +350,7 @@ func checkReplay(t *testing.T, d *Decoder, b *Batch) {
 		if len(c.Rejects) != len(b.Rejects) || c.Exact != b.Exact && len(b.dropped) == 0 {
 			t.Fatalf("%s payload replays %d rejects, exact %t; want %d, %t", name, len(c.Rejects), c.Exact, len(b.Rejects), b.Exact)
 		}
+		checkDocuments(t, d.layout, c)
 		for i, r := range c.Rejects {
 			w := b.Rejects[i]
 			if r.Code != w.Code || r.Message != w.Message || string(r.Raw) != string(w.Raw) || r.Sequence != w.Sequence || r.HasSequence != w.HasSequence {
@@ -392,6 +393,23 @@ func (noSession) Interval(int64) (from, to int64, date int32, ok bool) {
 }
 
 // TestPayloadProperty replays batches of random documents.
+// checkDocuments writes every row as a document again and decodes that.
+func checkDocuments(t *testing.T, l *Layout, b *Batch) {
+	t.Helper()
+	var docs [][]byte
+	for row := range b.Rows {
+		docs = append(docs, b.AppendDocument(nil, row))
+	}
+	again := l.NewDecoder().DecodeDocs(docs, b.arrivedAt)
+	defer again.Release()
+	if len(again.Rejects) > 0 {
+		t.Fatalf("a row's document is rejected: %s: %s", again.Rejects[0].Raw, again.Rejects[0].Message)
+	}
+	if !slices.Equal(again.Hash, b.Hash) {
+		t.Fatalf("rows' documents have other content: %s", docs)
+	}
+}
+
 func TestPayloadProperty(t *testing.T) {
 	l := compile(t, wideSchema(), "")
 	d := l.NewDecoder()
