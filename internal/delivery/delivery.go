@@ -278,6 +278,14 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 			m.shutdown()
 			return nil, err
 		}
+		for _, l := range s.following {
+			if l.keeper {
+				if err := l.recover(ctx); err != nil {
+					m.shutdown()
+					return nil, err
+				}
+			}
+		}
 		for _, l := range s.tables() {
 			if body, ok := plans[l.planKey()]; ok {
 				if err := l.adoptPlan(body); err != nil {
@@ -580,11 +588,8 @@ func (s *Stream) trimmable(applied, upTo record.Vector) {
 				staged = min(staged, l.Through())
 			}
 		})
-		if len(s.tables()) > 0 {
-			staged = min(staged, applied[s.stage.out])
-		}
-		upTo[s.stage.out] = staged
-	} else if s.direct != nil {
+		upTo[s.stage.out] = min(staged, applied[s.stage.out])
+	} else {
 		source = min(source, applied[s.key])
 	}
 	upTo[s.key] = source

@@ -18,7 +18,6 @@ import (
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/record"
-	"github.com/tapehouse/tapehouse/internal/wal"
 )
 
 // retryWaitMax bounds the wait between attempts of a flush that fails.
@@ -282,7 +281,7 @@ func (l *tableLane) writeErrors(ctx context.Context, p *plan) error {
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	d := l.layout.NewDecoder()
-	line := func(f wal.Frame, offset record.Offset, raw []byte, code, aws, message string) error {
+	line := func(f frame, offset record.Offset, raw []byte, code, aws, message string) error {
 		return enc.Encode(failedRecord{
 			AttemptsMade: 1, ArrivalTimestamp: f.ArrivedAt / 1000, LastErrorCode: aws, LastErrorMessage: message,
 			AttemptEnding: p.At.UnixMilli(), RawData: base64.StdEncoding.EncodeToString(raw),
@@ -290,7 +289,7 @@ func (l *tableLane) writeErrors(ctx context.Context, p *plan) error {
 			RecordID: record.ID{Key: l.s.key, Offset: offset}.String(), Code: code,
 		})
 	}
-	err = l.m.o.Log.Read(ctx, l.key, p.From, func(f wal.Frame) error {
+	err = l.m.read(ctx, l.key, p.From, func(f frame) error {
 		if f.First >= p.To {
 			return errStop
 		}

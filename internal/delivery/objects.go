@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/tapehouse/tapehouse/internal/ledger"
 	"github.com/tapehouse/tapehouse/internal/record"
 	"github.com/tapehouse/tapehouse/internal/wal"
 )
@@ -80,6 +81,9 @@ type objectLane struct {
 	role string     // names it among the stream's lanes
 	dest ObjectDestination
 	cfg  func() ObjectConfig
+	// keeper: the lane enters what it takes into the ledger's account, because
+	// neither a table's lane nor a stage does.
+	keeper bool
 
 	through  atomic.Uint64
 	appended atomic.Uint64
@@ -112,6 +116,7 @@ type note struct {
 	count     int
 	bytes     int64
 	arrivedAt int64
+	replays   []replayed
 	ticket    wal.Ticket
 }
 
@@ -272,8 +277,11 @@ func (l *objectLane) absorb(limit record.Offset) error {
 			n := l.notes[0]
 			l.notes = l.notes[1:]
 			l.mu.Unlock()
-			if n.ticket.Wait(context.Background()) == nil { // else another frame bears its offsets
-				l.take(n)
+			if n.ticket.Wait(context.Background()) != nil { // another frame bears its offsets
+				continue
+			}
+			if err := l.take(n); err != nil {
+				return err
 			}
 			continue
 		}
@@ -290,12 +298,11 @@ func (l *objectLane) absorb(limit record.Offset) error {
 
 // readNotes takes notice of the frames of [from, to) from the log itself.
 func (l *objectLane) readNotes(from, to record.Offset) error {
-	err := l.m.o.Log.Read(context.Background(), l.key, from, func(f wal.Frame) error {
+	err := l.m.read(context.Background(), l.key, from, func(f frame) error {
 		if f.First >= to {
 			return errStop
 		}
-		l.take(note{first: f.First, count: int(f.Count), bytes: int64(len(f.Payload)), arrivedAt: f.ArrivedAt})
-		return nil
+		return l.take(note{first: f.First, count: int(f.Count), bytes: int64(len(f.Payload)), arrivedAt: f.ArrivedAt, replays: f.replays})
 	})
 	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("read the log: %w", err)
@@ -307,7 +314,12 @@ func (l *objectLane) readNotes(from, to record.Offset) error {
 }
 
 // take adds a frame to the last cut, or begins a new one.
-func (l *objectLane) take(n note) {
+func (l *objectLane) take(n note) error {
+	if l.keeper {
+		if err := l.m.o.Ledger.Apply(ledger.Effect{Key: l.key, First: n.first, Count: n.count, Replayed: effects(n.replays)}); err != nil {
+			return err
+		}
+	}
 	next := n.first + record.Offset(n.count)
 	if p := l.retry; p != nil && n.first < p.To && len(l.cuts) == 0 {
 		l.cuts = append(l.cuts, cut{from: p.From, to: p.From})
@@ -321,6 +333,16 @@ func (l *objectLane) take(n note) {
 	c.to = next
 	c.bytes += n.bytes
 	l.appended.Store(uint64(next))
+	return nil
+}
+
+// recover brings the ledger up to the log's end.
+func (l *objectLane) recover(ctx context.Context) error {
+	applied := l.m.o.Ledger.Applied()[l.key]
+	if from := l.m.o.Log.Oldest(l.key); from > applied && l.m.o.Log.Synced(l.key) > applied {
+		return fmt.Errorf("%w: stream %s: records from offset %d on are needed, the log begins at %d", ErrLogBehind, l.s.name, applied, from)
+	}
+	return l.m.read(ctx, l.key, applied, func(f frame) error { return l.m.o.Ledger.Apply(f.effect(l.key)) })
 }
 
 // closed reports whether cut i takes no more frames, from offset at on.
@@ -409,7 +431,7 @@ func (l *objectLane) finish(f objectFlush) {
 
 // eachRecord yields the records of a plan from the log.
 func (l *objectLane) eachRecord(ctx context.Context, p *ObjectPlan, fn func(ObjectRecord) error) error {
-	err := l.m.o.Log.Read(ctx, l.key, p.From, func(f wal.Frame) error {
+	err := l.m.read(ctx, l.key, p.From, func(f frame) error {
 		if f.First >= p.To {
 			return errStop
 		}
@@ -422,7 +444,7 @@ func (l *objectLane) eachRecord(ctx context.Context, p *ObjectPlan, fn func(Obje
 }
 
 // eachOf yields what the stream has for object destinations in a frame.
-func (s *Stream) eachOf(ctx context.Context, f wal.Frame, fn func(ObjectRecord) error) error {
+func (s *Stream) eachOf(ctx context.Context, f frame, fn func(ObjectRecord) error) error {
 	switch f.Kind {
 	case payloadPlain:
 		docs, err := readPlain(f.Payload, int(f.Count))
@@ -466,14 +488,14 @@ func (s *Stream) eachOf(ctx context.Context, f wal.Frame, fn func(ObjectRecord) 
 	return fmt.Errorf("frame at offset %d: %w: kind %d is not for objects", f.First, errPayload, f.Kind)
 }
 
-func (s *Stream) objectRecord(f wal.Frame, place int, data []byte) ObjectRecord {
+func (s *Stream) objectRecord(f frame, place int, data []byte) ObjectRecord {
 	at := f.First + record.Offset(place)
 	return ObjectRecord{Offset: at, ID: record.ID{Key: s.key, Offset: at}, ArrivedAt: f.ArrivedAt, Data: data}
 }
 
 // source returns the records of the source frame at the offset, as they came.
 func (s *Stream) source(ctx context.Context, first record.Offset, count int) (docs [][]byte, err error) {
-	rerr := s.m.o.Log.Read(ctx, s.key, first, func(f wal.Frame) error {
+	rerr := s.m.read(ctx, s.key, first, func(f frame) error {
 		if f.First != first || int(f.Count) != count || f.Kind != payloadPlain {
 			return fmt.Errorf("frame at offset %d does not match its source", first)
 		}

@@ -1,14 +1,19 @@
 package delivery
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/ledger"
+	"github.com/tapehouse/tapehouse/internal/record"
+	"github.com/tapehouse/tapehouse/internal/wal"
 )
 
 // The kinds of payloads that this package writes itself; columnar's are below
@@ -48,6 +53,114 @@ func readPlain(payload []byte, count int) ([][]byte, error) {
 		out = append(out, r.bytes())
 	}
 	return out, r.end()
+}
+
+// kindReplay marks a frame whose records were replayed: before the payload it
+// says which earlier records they stand for.
+const kindReplay uint8 = 0x40
+
+// replayed is an earlier record that a record of the frame stands for.
+type replayed struct {
+	Key      record.Key
+	Offset   record.Offset
+	Resolves *ledger.Reject // what the earlier record was, if it was rejected
+}
+
+// appendReplayed appends what stands before the payload of a replay's frame.
+func appendReplayed(dst []byte, list []replayed) []byte {
+	dst = append(dst, payloadVersion)
+	dst = binary.AppendUvarint(dst, uint64(len(list)))
+	for i := range list {
+		r := &list[i]
+		dst = appendBytes(dst, r.Key.String())
+		dst = binary.AppendUvarint(dst, uint64(r.Offset))
+		if r.Resolves == nil {
+			dst = append(dst, 0)
+			continue
+		}
+		x := r.Resolves
+		flags := byte(1)
+		if x.HasSequence {
+			flags |= 2
+		}
+		dst = append(dst, flags)
+		dst = appendBytes(appendBytes(dst, x.Source), x.Session)
+		dst = binary.AppendVarint(binary.AppendVarint(dst, x.Epoch), x.Sequence)
+	}
+	return dst
+}
+
+// frame is a frame of the log, without what marks a replay.
+type frame struct {
+	wal.Frame
+	replays []replayed
+}
+
+// open takes the mark of a replay off a frame.
+func openFrame(f wal.Frame) (frame, error) {
+	out := frame{Frame: f}
+	if f.Kind&kindReplay == 0 {
+		return out, nil
+	}
+	r := payloadReader{b: f.Payload}
+	r.version()
+	for n := r.count(replayDocsMax); n > 0 && r.err == nil; n-- {
+		out.replays = append(out.replays, r.replayed())
+	}
+	if r.err != nil {
+		return out, fmt.Errorf("frame at offset %d: %w", f.First, r.err)
+	}
+	out.Kind, out.Payload = f.Kind&^kindReplay, r.b
+	return out, nil
+}
+
+func (r *payloadReader) replayed() replayed {
+	var x replayed
+	key, err := record.ParseKey(string(r.bytes()))
+	if err != nil {
+		r.fail("%v", err)
+	}
+	x.Key, x.Offset = key, record.Offset(r.count(math.MaxInt))
+	if flags := r.byte(); flags&1 != 0 {
+		x.Resolves = &ledger.Reject{HasSequence: flags&2 != 0, Offset: x.Offset}
+		x.Resolves.Source, x.Resolves.Session = string(r.bytes()), string(r.bytes())
+		x.Resolves.Epoch, x.Resolves.Sequence = r.varint(), r.varint()
+	}
+	return x
+}
+
+func (r *payloadReader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	if r.err != nil || n <= 0 {
+		r.fail("it ends early")
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+// effect begins what the frame does to the ledger.
+func (f *frame) effect(k record.Key) ledger.Effect {
+	return ledger.Effect{Key: k, First: f.First, Count: int(f.Count), Replayed: effects(f.replays)}
+}
+
+func effects(list []replayed) []ledger.Replayed {
+	out := make([]ledger.Replayed, len(list))
+	for i, r := range list {
+		out[i] = ledger.Replayed(r)
+	}
+	return out
+}
+
+// read calls fn for the frames of a key from an offset on, as wal.Log.Read does.
+func (m *Manager) read(ctx context.Context, k record.Key, from record.Offset, fn func(frame) error) error {
+	return m.o.Log.Read(ctx, k, from, func(f wal.Frame) error {
+		opened, err := openFrame(f)
+		if err != nil {
+			return err
+		}
+		return fn(opened)
+	})
 }
 
 // What processing made of a record.

@@ -12,7 +12,6 @@ import (
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/ledger"
 	"github.com/tapehouse/tapehouse/internal/record"
-	"github.com/tapehouse/tapehouse/internal/wal"
 )
 
 // Bounds of the tail's files.
@@ -89,9 +88,9 @@ func (l *tableLane) recoverLedger(ctx context.Context) error {
 	d := l.layout.NewDecoder()
 	started := l.m.o.Now()
 	var records int64
-	err := l.m.o.Log.Read(ctx, l.key, from, func(f wal.Frame) error {
+	err := l.m.read(ctx, l.key, from, func(f frame) error {
 		records += int64(f.Count)
-		e := ledger.Effect{Key: l.key, First: f.First, Count: int(f.Count)}
+		e := f.effect(l.key)
 		if err := l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
 			if l.sequence && !conflict {
 				if err := l.m.o.Ledger.Learn(runsOf(b), b.Hash); err != nil && !errors.Is(err, ledger.ErrBusy) {
@@ -116,7 +115,7 @@ func (l *tableLane) recoverLedger(ctx context.Context) error {
 
 // eachBatch decodes what a frame of the log has for the lane's table and calls
 // fn with it; the batch is released afterwards.
-func (l *tableLane) eachBatch(d *columnar.Decoder, f wal.Frame, fn func(b *columnar.Batch, conflict bool) error) error {
+func (l *tableLane) eachBatch(d *columnar.Decoder, f frame, fn func(b *columnar.Batch, conflict bool) error) error {
 	if f.Kind != payloadStaged {
 		b, err := d.DecodePayload(f.Kind&^kindConflict, f.Payload, int(f.Count), f.ArrivedAt)
 		if err != nil {
@@ -140,7 +139,7 @@ func (l *tableLane) eachBatch(d *columnar.Decoder, f wal.Frame, fn func(b *colum
 	return nil
 }
 
-func (l *tableLane) section(d *columnar.Decoder, f wal.Frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
+func (l *tableLane) section(d *columnar.Decoder, f frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
 	b, err := d.DecodePayload(c.Kind, c.Payload, len(c.Places), f.ArrivedAt)
 	if err != nil {
 		return err
@@ -368,7 +367,7 @@ var errStop = errors.New("stop reading")
 
 // readLog takes the frames of [from, to) from the log.
 func (l *tableLane) readLog(d *columnar.Decoder, from, to record.Offset) error {
-	err := l.m.o.Log.Read(context.Background(), l.key, from, func(f wal.Frame) error {
+	err := l.m.read(context.Background(), l.key, from, func(f frame) error {
 		if f.First >= to {
 			return errStop
 		}
@@ -391,14 +390,14 @@ func (l *tableLane) readLog(d *columnar.Decoder, from, to record.Offset) error {
 
 // take applies one frame from the queue and appends its rows.
 func (l *tableLane) take(p pending) error {
-	e := ledger.Effect{Key: l.key, First: p.first, Count: p.count}
+	e := ledger.Effect{Key: l.key, First: p.first, Count: p.count, Replayed: effects(p.replays)}
 	l.takeBatch(&e, p.batch, p.conf)
 	return l.taking(e)
 }
 
 // takeFrame does the same with a frame of the log.
-func (l *tableLane) takeFrame(d *columnar.Decoder, f wal.Frame) error {
-	e := ledger.Effect{Key: l.key, First: f.First, Count: int(f.Count)}
+func (l *tableLane) takeFrame(d *columnar.Decoder, f frame) error {
+	e := f.effect(l.key)
 	if err := l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
 		l.takeBatch(&e, b, conflict)
 		return nil
@@ -567,7 +566,7 @@ func (l *tableLane) merge(old []*entry, d *columnar.Decoder) error {
 		b = l.layout.NewBuilder()
 	}
 	l.merger = nil // unless it comes out empty
-	err := l.m.o.Log.Read(context.Background(), l.key, first, func(f wal.Frame) error {
+	err := l.m.read(context.Background(), l.key, first, func(f frame) error {
 		if f.First >= next {
 			return errStop
 		}

@@ -153,17 +153,17 @@ func (g *stage) await(ctx context.Context, at record.Offset) error {
 
 // recover brings the ledger up to what was processed before.
 func (g *stage) recover(ctx context.Context) error {
-	if g.objects {
-		return nil
-	}
 	lanes := g.s.tables()
 	applied := g.m.o.Ledger.Applied()[g.out]
 	from := g.m.o.Log.Oldest(g.out)
-	if from > applied && g.m.o.Log.Synced(g.out) > applied && len(lanes) > 0 {
+	if len(lanes) == 0 { // no content is compared
+		from = max(from, applied)
+	}
+	if from > applied && g.m.o.Log.Synced(g.out) > applied {
 		return fmt.Errorf("%w: stream %s: processed records from offset %d on are needed, the log begins at %d", ErrLogBehind, g.s.name, applied, from)
 	}
-	err := g.m.o.Log.Read(ctx, g.out, from, func(f wal.Frame) error {
-		e := ledger.Effect{Key: g.out, First: f.First, Count: int(f.Count)}
+	err := g.m.read(ctx, g.out, from, func(f frame) error {
+		e := f.effect(g.out)
 		for _, l := range lanes {
 			if err := l.eachBatch(g.decoder(l), f, func(b *columnar.Batch, conflict bool) error {
 				if l.sequence && !conflict {
@@ -263,9 +263,9 @@ func (g *stage) step(ctx context.Context) (more bool, err error) {
 }
 
 // read takes whole frames from the source, up to the processor's bound.
-func (g *stage) read(ctx context.Context, from, limit record.Offset) (frames []wal.Frame, records []SourceRecord, err error) {
+func (g *stage) read(ctx context.Context, from, limit record.Offset) (frames []frame, records []SourceRecord, err error) {
 	size := 0
-	rerr := g.m.o.Log.Read(ctx, g.in, from, func(f wal.Frame) error {
+	rerr := g.m.read(ctx, g.in, from, func(f frame) error {
 		if f.First >= limit || size > 0 && size+len(f.Payload) > g.processor.BatchBytesMax() {
 			return errStop
 		}
@@ -303,7 +303,7 @@ type routed struct {
 }
 
 // emit logs what became of one frame's records, and enters it into the ledger.
-func (g *stage) emit(ctx context.Context, f wal.Frame, outcomes [][]Outcome) error {
+func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 	var st staged
 	var tables []*routed
 	var dropped, failed int
@@ -330,7 +330,7 @@ func (g *stage) emit(ctx context.Context, f wal.Frame, outcomes [][]Outcome) err
 			}
 		}
 	}
-	effect := ledger.Effect{Key: g.out, First: f.First, Count: int(f.Count)}
+	effect := f.effect(g.out)
 	var reserved []*ledger.Reservation
 	release := func() {
 		for _, r := range reserved {
@@ -347,7 +347,11 @@ func (g *stage) emit(ctx context.Context, f wal.Frame, outcomes [][]Outcome) err
 			reserved = append(reserved, res)
 		}
 	}
-	ticket, err := g.m.o.Log.Enqueue(g.out, wal.Entry{Kind: payloadStaged, Count: f.Count, ArrivedAt: f.ArrivedAt, Payload: st.append(nil, int(f.Count))})
+	kind, payload := payloadStaged, []byte(nil)
+	if len(f.replays) > 0 {
+		kind, payload = kind|kindReplay, appendReplayed(payload, f.replays)
+	}
+	ticket, err := g.m.o.Log.Enqueue(g.out, wal.Entry{Kind: kind, Count: f.Count, ArrivedAt: f.ArrivedAt, Payload: st.append(payload, int(f.Count))})
 	if err == nil {
 		err = ticket.Wait(context.WithoutCancel(ctx))
 	}
@@ -367,9 +371,6 @@ func (g *stage) emit(ctx context.Context, f wal.Frame, outcomes [][]Outcome) err
 		}
 	}
 	g.m.metrics.processed(g.s.name, int(f.Count), dropped, failed)
-	if g.objects { // nothing is numbered
-		return nil
-	}
 	return g.m.o.Ledger.Apply(effect)
 }
 
@@ -391,7 +392,7 @@ func (g *stage) route(tables *[]*routed, name catalog.Name) (*routed, error) {
 
 // rows decodes one table's documents, asks the ledger about them, and adds
 // their sections and effects. Duplicates vanish: they are here already.
-func (g *stage) rows(st *staged, e *ledger.Effect, f wal.Frame, t *routed) (res *ledger.Reservation, err error) {
+func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *ledger.Reservation, err error) {
 	d := g.decoder(t.lane)
 	b := d.DecodeDocs(t.docs, f.ArrivedAt)
 	defer b.Release()
@@ -444,14 +445,14 @@ func (g *stage) reread(d *columnar.Decoder, b *columnar.Batch, count int, arrive
 }
 
 // conflicts adds records whose keys are known with other content.
-func (g *stage) conflicts(st *staged, e *ledger.Effect, f wal.Frame, c *routed) {
+func (g *stage) conflicts(st *staged, e *ledger.Effect, f frame, c *routed) {
 	b := g.decoder(c.lane).DecodeDocs(c.docs, f.ArrivedAt)
 	defer b.Release()
 	b.Exact = false // logged as they came: the error output shows them so
 	g.section(st, e, f, c.lane, b, c.places, true)
 }
 
-func (g *stage) section(st *staged, e *ledger.Effect, f wal.Frame, l *tableLane, b *columnar.Batch, places []int32, conflict bool) {
+func (g *stage) section(st *staged, e *ledger.Effect, f frame, l *tableLane, b *columnar.Batch, places []int32, conflict bool) {
 	kind, payload := b.AppendPayload(nil)
 	st.Sections = append(st.Sections, stagedSection{Table: l.table, Conflict: conflict, Places: places, Kind: kind, Payload: payload})
 	b.SetPlaces(g.in, f.First, places)

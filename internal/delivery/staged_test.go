@@ -186,7 +186,7 @@ func TestObjectsGetWhatProcessingMade(t *testing.T) {
 	}
 	s, _ := h.m.Stream("s")
 	upTo := record.Vector{}
-	s.trimmable(record.Vector{}, upTo)
+	s.trimmable(h.m.o.Ledger.Applied(), upTo)
 	if upTo[s.key] != 5 || upTo[s.stage.out] != 5 {
 		t.Errorf("trimmed up to %v", upTo)
 	}

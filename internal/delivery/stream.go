@@ -45,6 +45,8 @@ type Stream struct {
 	direct   *tableLane // nil: records are logged as they came
 	decoders sync.Pool  // *columnar.Decoder of direct's layout
 
+	replaying sync.Mutex // one Replay at a time
+
 	mu      sync.Mutex // makes the lanes' queues' order the log's
 	refused error      // answered to every put while set
 
@@ -61,6 +63,8 @@ type pending struct {
 	count int
 	batch *columnar.Batch
 	conf  bool // a conflict frame: its batch is read for the ledger only
+	// replays are the earlier records that records of the frame stand for.
+	replays []replayed
 	// ticket tells whether the log kept the frame: when the disk is full it
 	// takes offsets back, and another frame may bear them.
 	ticket wal.Ticket
@@ -72,6 +76,8 @@ type pending struct {
 type Docs struct {
 	Arena []byte
 	Ends  []int32
+	// replays names the earlier records that the documents stand for, one each.
+	replays []replayed
 }
 
 // Receipt answers a put: every document of it is on disk, or a duplicate of
@@ -175,6 +181,7 @@ func (s *Stream) openLanes(ctx context.Context, cfg Config, key record.Key, stat
 		s.lanes = append(s.lanes, l)
 		if o.key == s.key {
 			s.following = append(s.following, l)
+			l.keeper = o.role == roleObjects
 		}
 	}
 	return nil
@@ -358,6 +365,10 @@ func (s *Stream) Put(ctx context.Context, docs Docs) (Receipt, error) {
 	if err := s.room(ctx); err != nil {
 		return Receipt{}, err
 	}
+	return s.put(ctx, docs)
+}
+
+func (s *Stream) put(ctx context.Context, docs Docs) (Receipt, error) {
 	if s.direct != nil {
 		return s.putDirect(ctx, docs)
 	}
@@ -370,17 +381,22 @@ func (s *Stream) putPlain(ctx context.Context, docs Docs) (Receipt, error) {
 	s.m.metrics.decoded(s.name, count, len(docs.Arena))
 	buf := payloads.Get().(*[]byte)
 	defer payloads.Put(buf)
-	*buf = appendPlain((*buf)[:0], docs)
+	kind := payloadPlain
+	*buf = (*buf)[:0]
+	if docs.replays != nil {
+		kind, *buf = kind|kindReplay, appendReplayed(*buf, docs.replays)
+	}
+	*buf = appendPlain(*buf, docs)
 	arrived := s.m.o.Now().UnixMicro()
 	s.mu.Lock()
 	if s.refused != nil {
 		s.mu.Unlock()
 		return Receipt{}, s.refused
 	}
-	t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: payloadPlain, Count: uint32(count), ArrivedAt: arrived, Payload: *buf})
+	t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind, Count: uint32(count), ArrivedAt: arrived, Payload: *buf})
 	if err == nil {
 		for _, l := range s.following {
-			l.push(note{first: t.First(), count: count, bytes: int64(len(docs.Arena)), arrivedAt: arrived, ticket: t})
+			l.push(note{first: t.First(), count: count, bytes: int64(len(docs.Arena)), arrivedAt: arrived, replays: docs.replays, ticket: t})
 		}
 	}
 	s.mu.Unlock()
@@ -420,7 +436,7 @@ func (s *Stream) putDirect(ctx context.Context, docs Docs) (Receipt, error) {
 			batch.Drop(mergeRows(res.Duplicates, res.Conflicts))
 		}
 	}
-	err := s.log(ctx, &receipt, batch, conflicts, arrived)
+	err := s.log(ctx, &receipt, batch, conflicts, docs.replays, arrived)
 	if res != nil {
 		if err != nil {
 			res.Release()
@@ -443,12 +459,12 @@ func (s *Stream) ledgerError(err error) error {
 
 // log enqueues the frames and waits for their fsync. It hands the batches to
 // the pump, or releases them.
-func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *columnar.Batch, arrived int64) error {
+func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *columnar.Batch, replays []replayed, arrived int64) error {
 	buf := payloads.Get().(*[]byte)
 	defer payloads.Put(buf)
 	var tickets [2]wal.Ticket
 	n := 0
-	enqueue := func(b *columnar.Batch, flag uint8, first *record.Offset) error {
+	enqueue := func(b *columnar.Batch, flag uint8, replays []replayed, first *record.Offset) error {
 		if b == nil {
 			return nil
 		}
@@ -458,6 +474,10 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 			return nil
 		}
 		at := len(*buf)
+		mark := uint8(0)
+		if len(replays) > 0 {
+			mark, *buf = kindReplay, appendReplayed(*buf, replays)
+		}
 		kind, out := b.AppendPayload(*buf)
 		*buf = out
 		s.mu.Lock()
@@ -466,7 +486,7 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 			b.Release()
 			return s.refused
 		}
-		t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind | flag, SchemaID: s.direct.layout.Fingerprint(), Count: uint32(count), ArrivedAt: arrived, Payload: out[at:]})
+		t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind | flag | mark, SchemaID: s.direct.layout.Fingerprint(), Count: uint32(count), ArrivedAt: arrived, Payload: out[at:]})
 		if err != nil {
 			b.Release()
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -474,18 +494,18 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 		*first = t.First()
 		tickets[n] = t
 		n++
-		s.direct.push(pending{first: t.First(), count: count, batch: b, conf: flag != 0, ticket: t})
+		s.direct.push(pending{first: t.First(), count: count, batch: b, conf: flag != 0, replays: replays, ticket: t})
 		return nil
 	}
 	*buf = (*buf)[:0]
-	err := enqueue(batch, 0, &receipt.first)
+	err := enqueue(batch, 0, replays, &receipt.first)
 	// The conflict frame's payload follows in the same buffer; growing it must
 	// not move what the log already reads, so it gets one of its own.
 	if err == nil && conflicts != nil {
 		own := make([]byte, 0, 64<<10)
 		shared := buf
 		buf = &own
-		err = enqueue(conflicts, kindConflict, &receipt.confFirst)
+		err = enqueue(conflicts, kindConflict, nil, &receipt.confFirst)
 		buf = shared
 	} else if conflicts != nil {
 		conflicts.Release()

@@ -65,6 +65,16 @@ type Effect struct {
 	Runs      []Run
 	Rejects   []Reject
 	Conflicts []ConflictOf
+	Replayed  []Replayed
+}
+
+// Replayed says that a record of the frame stands for one that was put before:
+// it was replayed, and will not be again.
+type Replayed struct {
+	Key    record.Key    // of the record that it stands for
+	Offset record.Offset // of that record
+	// Resolves, if not nil, is the reject that the earlier record was.
+	Resolves *Reject
 }
 
 // ConflictOf is a conflicting record with its feed.
@@ -92,6 +102,9 @@ func (l *Ledger) Apply(e Effect) error {
 		f.account.enter(run)
 		f.mu.Unlock()
 	}
+	for i := range e.Replayed {
+		l.applyReplayed(e.Key, &e.Replayed[i])
+	}
 	for i := range e.Rejects {
 		l.applyReject(&e.Rejects[i])
 	}
@@ -104,6 +117,56 @@ func (l *Ledger) Apply(e Effect) error {
 	}
 	l.applied[e.Key] = e.First + record.Offset(e.Count)
 	return nil
+}
+
+// applyReplayed remembers a replay, and takes back the reject that it resolves.
+func (l *Ledger) applyReplayed(into record.Key, r *Replayed) {
+	of := l.replayed[into]
+	if of == nil {
+		of = map[record.Key]*Intervals{}
+		l.replayed[into] = of
+	}
+	if of[r.Key] == nil {
+		of[r.Key] = &Intervals{}
+	}
+	at := int64(r.Offset)
+	if of[r.Key].Contains(at, at+1) {
+		return
+	}
+	of[r.Key].Add(at, at+1)
+	if r.Resolves != nil {
+		l.resolve(r.Resolves)
+	}
+}
+
+func (l *Ledger) resolve(r *Reject) {
+	if !r.HasSequence {
+		if l.unkeyed[r.Source]--; l.unkeyed[r.Source] <= 0 {
+			delete(l.unkeyed, r.Source)
+		}
+		if r.Source == "" {
+			return
+		}
+	}
+	f := l.feedLocked(r.Feed)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := &f.account
+	if r.HasSequence {
+		a.Rejected.Remove(r.Sequence, r.Sequence+1)
+	} else if a.RejectedUnnumbered > 0 {
+		a.RejectedUnnumbered--
+	}
+	a.Samples = slices.DeleteFunc(a.Samples, func(s RejectSample) bool { return s.Offset == r.Offset })
+}
+
+// Replayed reports whether the record at the offset of key was replayed into
+// the stream of into.
+func (l *Ledger) Replayed(into, key record.Key, at record.Offset) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	set := l.replayed[into][key]
+	return set != nil && set.Contains(int64(at), int64(at)+1)
 }
 
 func (l *Ledger) feedLocked(id Feed) *feed {
@@ -177,6 +240,10 @@ type FeedAccount struct {
 func (l *Ledger) Accounts() ([]FeedAccount, record.Vector) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.accountsLocked()
+}
+
+func (l *Ledger) accountsLocked() ([]FeedAccount, record.Vector) {
 	out := make([]FeedAccount, 0, len(l.feeds))
 	for id, f := range l.feeds {
 		f.mu.Lock()
@@ -210,4 +277,5 @@ func (l *Ledger) Forget(k record.Key) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.applied, k)
+	delete(l.replayed, k)
 }

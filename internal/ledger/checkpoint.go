@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"maps"
+	"slices"
 
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -16,7 +17,8 @@ import (
 // checkpointVersion is the version of the checkpoint file's form: one header
 // line "tapehouse-ledger VERSION CRC32C-of-body-in-hexadecimal", then the body
 // as JSON. See docs/formats/ledger.md.
-const checkpointVersion = 1
+// Version 1 had no replays.
+const checkpointVersion = 2
 
 // CheckpointError reports a checkpoint that cannot be used.
 type CheckpointError struct {
@@ -34,6 +36,8 @@ type checkpoint struct {
 	Applied string           `json:"applied"`
 	Feeds   []feedCheckpoint `json:"feeds"`
 	Unkeyed map[string]int64 `json:"unkeyed"`
+	// Replayed: into which key, of which key, which offsets.
+	Replayed map[string]map[string]*Intervals `json:"replayed,omitempty"`
 }
 
 type feedCheckpoint struct {
@@ -46,8 +50,19 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Checkpoint writes the account durably to name and returns the vector up to
 // which it is true: the log may be trimmed to it.
 func (l *Ledger) Checkpoint(fsy fsys.FS, name string) (record.Vector, error) {
-	accounts, applied := l.Accounts()
-	body := checkpoint{Applied: applied.String(), Unkeyed: l.Unkeyed()}
+	// One moment for all of it: an account beyond its vector would be applied twice.
+	l.mu.Lock()
+	accounts, applied := l.accountsLocked()
+	body := checkpoint{Applied: applied.String(), Unkeyed: maps.Clone(l.unkeyed), Replayed: map[string]map[string]*Intervals{}}
+	for into, of := range l.replayed {
+		m := map[string]*Intervals{}
+		for k, set := range of {
+			c := slices.Clone(*set)
+			m[k.String()] = &c
+		}
+		body.Replayed[into.String()] = m
+	}
+	l.mu.Unlock()
 	for _, a := range accounts {
 		body.Feeds = append(body.Feeds, feedCheckpoint{a.Feed, a.Account})
 	}
@@ -80,8 +95,8 @@ func Open(fsy fsys.FS, name string, o Options) (*Ledger, error) {
 	if _, err := fmt.Sscanf(string(head), "tapehouse-ledger %d %x", &version, &sum); err != nil || !ok {
 		return nil, &CheckpointError{name, fmt.Errorf("%w header", record.ErrInvalid)}
 	}
-	if version != checkpointVersion {
-		return nil, &CheckpointError{name, fmt.Errorf("version %d is not known to this program (it knows %d)", version, checkpointVersion)}
+	if version < 1 || version > checkpointVersion {
+		return nil, &CheckpointError{name, fmt.Errorf("version %d is not known to this program (it knows 1 to %d)", version, checkpointVersion)}
 	}
 	if crc32.Checksum(body, castagnoli) != sum {
 		return nil, &CheckpointError{name, errors.New("checksum does not match")}
@@ -99,5 +114,19 @@ func Open(fsy fsys.FS, name string, o Options) (*Ledger, error) {
 		f.account.init()
 	}
 	maps.Copy(l.unkeyed, c.Unkeyed)
+	for into, of := range c.Replayed {
+		key, err := record.ParseKey(into)
+		if err != nil {
+			return nil, &CheckpointError{name, err}
+		}
+		l.replayed[key] = map[record.Key]*Intervals{}
+		for text, set := range of {
+			k, err := record.ParseKey(text)
+			if err != nil || set == nil {
+				return nil, &CheckpointError{name, fmt.Errorf("%w replay of %q: %w", record.ErrInvalid, text, err)}
+			}
+			l.replayed[key][k] = set
+		}
+	}
 	return l, nil
 }

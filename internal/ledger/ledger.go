@@ -96,10 +96,11 @@ type Ledger struct {
 	chunksMax int
 
 	// Lock order: mu, then a feed's, then windowMu.
-	mu      sync.Mutex // guards feeds, applied, unkeyed
-	feeds   map[Feed]*feed
-	applied record.Vector
-	unkeyed map[string]int64 // rejects without a sequence, by source ("" where unknown)
+	mu       sync.Mutex // guards what follows
+	feeds    map[Feed]*feed
+	applied  record.Vector
+	unkeyed  map[string]int64                         // rejects without a sequence, by source ("" where unknown)
+	replayed map[record.Key]map[record.Key]*Intervals // into which key, of which key: offsets
 
 	windowMu sync.Mutex
 	order    []*chunk // window chunks, oldest first
@@ -128,6 +129,7 @@ func New(o Options) *Ledger {
 		feeds:     map[Feed]*feed{},
 		applied:   record.Vector{},
 		unkeyed:   map[string]int64{},
+		replayed:  map[record.Key]map[record.Key]*Intervals{},
 	}
 }
 

@@ -182,7 +182,7 @@ func (s streams) Put(ctx context.Context, name record.StreamName, p *firehose.Pu
 	if err != nil {
 		return nil, streamError(err)
 	}
-	receipt, err := st.Put(ctx, delivery.Docs(p.Docs))
+	receipt, err := st.Put(ctx, delivery.Docs{Arena: p.Docs.Arena, Ends: p.Docs.Ends})
 	if err != nil {
 		return nil, streamError(err)
 	}

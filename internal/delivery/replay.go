@@ -1,0 +1,243 @@
+package delivery
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/ledger"
+	"github.com/tapehouse/tapehouse/internal/record"
+)
+
+// ErrReplay is the root of what a replay refuses.
+var ErrReplay = errors.New("cannot be replayed")
+
+// ReplayItem is a record to be put in the place of an earlier one.
+type ReplayItem struct {
+	ID record.ID // of the earlier record, of this stream or another
+	// Rejected is what the earlier record was, if the stream rejected it; nil
+	// otherwise. The replay resolves it.
+	Rejected []byte
+	Data     []byte // what is put now
+}
+
+// ReplayResult counts what a replay did.
+type ReplayResult struct {
+	Put   int // records that are on disk now
+	Known int // records that were replayed before and were not put again
+}
+
+// replayDocsMax bounds one call of Replay.
+const replayDocsMax = 500
+
+// Replay puts records through the stream, each at most once: one whose earlier
+// record was replayed into the stream before is passed over, however often and
+// after whatever crash it is asked for. At most 500 records.
+func (s *Stream) Replay(ctx context.Context, items []ReplayItem) (res ReplayResult, err error) {
+	if len(items) > replayDocsMax {
+		return res, fmt.Errorf("%w: %d records at once, at most %d", ErrReplay, len(items), replayDocsMax)
+	}
+	s.replaying.Lock()
+	defer s.replaying.Unlock()
+	if err := s.room(ctx); err != nil {
+		return res, err
+	}
+	// What earlier calls logged must be in the account before it is asked.
+	if err := s.accounted(ctx); err != nil {
+		return res, err
+	}
+	var docs Docs
+	var list []replayed
+	for i := range items {
+		x := &items[i]
+		if x.ID.Key.Shard == duplicateShard {
+			return res, fmt.Errorf("%w: record %s was a duplicate: there is nothing to replay", ErrReplay, x.ID)
+		}
+		if s.m.o.Ledger.Replayed(s.keeper(), x.ID.Key, x.ID.Offset) || twice(list, x.ID) {
+			res.Known++
+			continue
+		}
+		r := replayed{Key: x.ID.Key, Offset: x.ID.Offset}
+		if x.Rejected != nil && x.ID.Key == s.key {
+			r.Resolves = s.rejectOf(x)
+		}
+		list = append(list, r)
+		docs.Arena = append(docs.Arena, x.Data...)
+		docs.Ends = append(docs.Ends, int32(len(docs.Arena)))
+	}
+	if len(list) == 0 {
+		return res, nil
+	}
+	docs.Arena = append(docs.Arena, make([]byte, columnar.Slack)...)[:len(docs.Arena)]
+	docs.replays = list
+	receipt, err := s.put(ctx, docs)
+	if err != nil {
+		return res, err
+	}
+	// A numbered record that came in the meantime is a duplicate.
+	res.Put, res.Known = len(list)-receipt.Duplicates, res.Known+receipt.Duplicates
+	return res, nil
+}
+
+// Documents calls fn for the records of [from, to) of the log as producers put
+// them, or, where the log has their values only, as documents that decode to
+// the same; rejected tells of those that the table did not take. It ends at
+// what is synced; ErrReplay if the log does not reach back to from. doc is
+// valid during the call.
+func (s *Stream) Documents(ctx context.Context, from, to record.Offset, fn func(id record.ID, doc []byte, rejected bool) error) error {
+	if oldest := s.m.o.Log.Oldest(s.key); from < oldest {
+		return fmt.Errorf("%w: the log of %s begins at offset %d: its retention has let go of %d", ErrReplay, s.name, oldest, from)
+	}
+	each := func(at record.Offset, doc []byte, rejected bool) error {
+		if at < from || at >= to {
+			return nil
+		}
+		return fn(record.ID{Key: s.key, Offset: at}, doc, rejected)
+	}
+	// A frame that begins below from may reach into it.
+	err := s.m.read(ctx, s.key, from, func(f frame) error {
+		if f.First >= to {
+			return errStop
+		}
+		if f.Kind == payloadPlain {
+			docs, err := readPlain(f.Payload, int(f.Count))
+			if err != nil {
+				return fmt.Errorf("frame at offset %d: %w", f.First, err)
+			}
+			for i, d := range docs {
+				if err := each(f.First+record.Offset(i), d, false); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		d := s.decoders.Get().(*columnar.Decoder)
+		defer s.decoders.Put(d)
+		return s.direct.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
+			var buf []byte
+			for row := range b.Rows {
+				buf = b.AppendDocument(buf[:0], row)
+				if err := each(b.Offset(row), buf, conflict); err != nil {
+					return err
+				}
+			}
+			for i := range b.Rejects {
+				if err := each(f.First+record.Offset(b.Rejects[i].Doc), b.Rejects[i].Raw, true); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}
+
+// ParseFailed reads a line of the error output, or of a file that was made of
+// one by correcting it: {"recordId": …, "data": …}, where data is the record,
+// as JSON or as a string. original is what failed, nil in a corrected line.
+func ParseFailed(line []byte) (item ReplayItem, original []byte, err error) {
+	var f struct {
+		RecordID string          `json:"recordId"`
+		RawData  *string         `json:"rawData"`
+		Data     json.RawMessage `json:"data"`
+		Code     string          `json:"tapehouseCode"`
+	}
+	if err := json.Unmarshal(line, &f); err != nil {
+		return item, nil, fmt.Errorf("%w: not a line of the error output: %w", ErrReplay, err)
+	}
+	if f.Code == SequenceConflict {
+		return item, nil, fmt.Errorf("%w: record %s is a conflict: another content is stored under its number; put a correction with a number of its own", ErrReplay, f.RecordID)
+	}
+	if item.ID, err = record.ParseID(f.RecordID); err != nil {
+		return item, nil, fmt.Errorf("%w: recordId: %w", ErrReplay, err)
+	}
+	if f.RawData != nil {
+		if original, err = base64.StdEncoding.DecodeString(*f.RawData); err != nil {
+			return item, nil, fmt.Errorf("%w: rawData: %w", ErrReplay, err)
+		}
+	}
+	var text string
+	switch {
+	case len(f.Data) == 0 && original == nil:
+		return item, nil, fmt.Errorf("%w: record %s: the line has neither rawData nor data", ErrReplay, f.RecordID)
+	case len(f.Data) == 0:
+		item.Data = original
+	case json.Unmarshal(f.Data, &text) == nil && f.Data[0] == '"':
+		item.Data = []byte(text)
+	default:
+		item.Data = f.Data
+	}
+	item.Rejected = original
+	return item, original, nil
+}
+
+func twice(list []replayed, id record.ID) bool {
+	for i := range list {
+		if list[i].Key == id.Key && list[i].Offset == id.Offset {
+			return true
+		}
+	}
+	return false
+}
+
+// keeper is the key under which the ledger's account follows the stream.
+func (s *Stream) keeper() record.Key {
+	if s.stage != nil {
+		return s.stage.out
+	}
+	return s.key
+}
+
+// accounted waits until the ledger's account has everything that is synced.
+func (s *Stream) accounted(ctx context.Context) error {
+	if err := s.processed(ctx); err != nil {
+		return err
+	}
+	key := s.keeper()
+	for _, l := range s.tables() {
+		if l == s.direct {
+			_, err := l.ask(ctx, askVisible)
+			return err
+		}
+	}
+	for _, l := range s.following {
+		if l.keeper {
+			_, err := ask(ctx, l.requests, l.stop, askVisible)
+			return err
+		}
+	}
+	// The stage enters what it logged right after the sync.
+	for want := s.m.o.Log.Synced(key); s.m.o.Ledger.Applied()[key] < want; {
+		select {
+		case <-s.m.stop:
+			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// rejectOf is the reject that the table's lane made of the earlier record: it
+// is decoded again as it was. nil where it is none today, or of several tables.
+func (s *Stream) rejectOf(x *ReplayItem) *ledger.Reject {
+	all := s.tables()
+	if len(all) != 1 {
+		return nil
+	}
+	b := all[0].layout.NewDecoder().DecodeDocs([][]byte{x.Rejected}, s.m.o.Now().UnixMicro())
+	defer b.Release()
+	if len(b.Rejects) != 1 {
+		return nil
+	}
+	r := &b.Rejects[0]
+	return &ledger.Reject{Feed: ledger.Feed{Source: r.Source, Session: r.Session, Epoch: r.Epoch}, HasSequence: r.HasSequence, Sequence: r.Sequence, Offset: x.ID.Offset}
+}
