@@ -20,6 +20,7 @@ var layers = map[string]int{
 	"internal/fsys": 0, "internal/record": 0, "internal/calendar": 0, "internal/terminal": 0,
 	"internal/auth": 1,
 	"internal/wal":  1, "internal/columnar": 1, "internal/lake": 1, "packs": 1,
+	"internal/prefix": 1, "internal/object": 1, "internal/serde": 1, "internal/jq": 1,
 	"internal/catalog": 2, "internal/ledger": 2,
 	"internal/engine":   3,
 	"internal/delivery": 4, "internal/maintain": 4, "internal/view": 4,
