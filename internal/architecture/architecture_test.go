@@ -39,7 +39,7 @@ var layers = map[string]int{
 var confined = map[string][]string{
 	"github.com/duckdb/":                                      {"internal/engine"},
 	"github.com/apache/iceberg-go":                            {"internal/catalog", "internal/lake", "internal/checker"},
-	"github.com/apache/arrow-go":                              {"internal/columnar", "internal/catalog", "internal/checker"},
+	"github.com/apache/arrow-go":                              {"internal/columnar", "internal/catalog", "internal/checker", "internal/serde"},
 	"github.com/jackc/pgx/v5/pgproto3":                        {"internal/pgwire"},
 	"github.com/xdg-go/scram":                                 {"internal/pgwire", "internal/auth"},
 	"modernc.org/sqlite":                                      {"internal/catalog"},
