@@ -228,8 +228,8 @@ func (f *jodaFormat) parse(s []byte) (nanos int64, why status, ok bool) {
 
 func takeYear(s *[]byte, x jodaField) (int, bool) {
 	negative := false
-	if x.count != 2 && skip(s, '-') {
-		negative = true
+	if x.count != 2 && !skip(s, '+') {
+		negative = skip(s, '-')
 	}
 	before := len(*s)
 	v, ok := take(s, 1, x.digits)
