@@ -20,6 +20,7 @@ var layers = map[string]int{
 	"internal/fsys": 0, "internal/record": 0, "internal/calendar": 0, "internal/terminal": 0,
 	"internal/auth": 1,
 	"internal/wal":  1, "internal/columnar": 1, "internal/lake": 1, "packs": 1,
+	"internal/prefix": 1, "internal/object": 1, "internal/serde": 1, "internal/jq": 1,
 	"internal/catalog": 2, "internal/ledger": 2,
 	"internal/engine":   3,
 	"internal/delivery": 4, "internal/maintain": 4, "internal/view": 4,
@@ -38,14 +39,14 @@ var layers = map[string]int{
 var confined = map[string][]string{
 	"github.com/duckdb/":                                      {"internal/engine"},
 	"github.com/apache/iceberg-go":                            {"internal/catalog", "internal/lake", "internal/checker"},
-	"github.com/apache/arrow-go":                              {"internal/columnar", "internal/catalog", "internal/checker"},
+	"github.com/apache/arrow-go":                              {"internal/columnar", "internal/catalog", "internal/checker", "internal/serde"},
 	"github.com/jackc/pgx/v5/pgproto3":                        {"internal/pgwire"},
 	"github.com/xdg-go/scram":                                 {"internal/pgwire", "internal/auth"},
 	"modernc.org/sqlite":                                      {"internal/catalog"},
 	"github.com/spf13/cobra":                                  {"cmd/tapehouse"},
 	"github.com/goccy/go-yaml":                                {"internal/server", "internal/calendar", "packs"},
 	"github.com/cloudwego/base64x":                            {"internal/firehose", "internal/producer"},
-	"github.com/klauspost/compress":                           {"internal/columnar"},
+	"github.com/klauspost/compress":                           {"internal/columnar", "internal/object"},
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"internal/console"},
 }
 
