@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tapehouse/tapehouse/internal/auth"
 	"github.com/tapehouse/tapehouse/internal/catalog"
@@ -111,11 +112,12 @@ func (d documents) Delete(ctx context.Context, kind, key string) error {
 // streams gives the Firehose front door the delivery streams; streams.go has
 // what changes them.
 type streams struct {
-	m         *delivery.Manager
-	deletions *deletions
+	m          *delivery.Manager
+	deletions  *deletions
+	deleteWait time.Duration
 }
 
-func newStreams(m *delivery.Manager) streams { return streams{m, &deletions{}} }
+func newStreams(m *delivery.Manager) streams { return streams{m, &deletions{}, deleteWait} }
 
 // streamError maps delivery's errors to the front door's decisions.
 func streamError(err error) error {

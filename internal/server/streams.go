@@ -89,13 +89,13 @@ func (s streams) Delete(ctx context.Context, name record.StreamName, _ bool) err
 	if !s.deletions.begin(name) {
 		return nil // it is being deleted
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteWait)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.deleteWait)
 	defer cancel()
 	err := s.m.Delete(ctx, name)
 	s.deletions.end(name, err)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return &firehose.Refusal{Kind: firehose.ErrUnavailable, Message: fmt.Sprintf(
-			"Firehose %s is not deleted: what it has acknowledged could not be delivered within %s. Mend its destination and delete it again.", name, deleteWait)}
+			"Firehose %s is not deleted: what it has acknowledged could not be delivered within %s. Mend its destination and delete it again.", name, s.deleteWait)}
 	}
 	return streamError(err)
 }
@@ -141,6 +141,7 @@ func (d *deletions) status(name record.StreamName) (firehose.Status, *firehose.F
 	case err == nil:
 		return firehose.StatusDeleting, nil
 	default:
-		return firehose.StatusDeletingFailed, &firehose.Failure{Type: "UNKNOWN_ERROR", Details: err.Error()}
+		details := err.Error()
+		return firehose.StatusDeletingFailed, &firehose.Failure{Type: "UNKNOWN_ERROR", Details: details[:min(len(details), 1024)]} // what the model takes
 	}
 }
