@@ -31,8 +31,8 @@ const (
 	// answerRetainBytes is the largest answer buffer that is kept for the next
 	// request; 500 RecordIds need 40 KB.
 	answerRetainBytes = 1 << 20
-	// bodyTimeout is how long a body may take to arrive.
-	bodyTimeout = 60 * time.Second
+	// defaultBodyTimeout is how long a body may take to arrive.
+	defaultBodyTimeout = 60 * time.Second
 )
 
 // Operation answers one call: it appends the JSON of the answer to c.Out. An
@@ -71,6 +71,8 @@ type Options struct {
 	// InFlightBytesMax bounds the bodies of all requests that are not answered
 	// yet. 0 means 128 MiB.
 	InFlightBytesMax int64
+	// BodyTimeout bounds how long a body may take to arrive. 0 means 60 s.
+	BodyTimeout time.Duration
 }
 
 // Mux is the handler of the AWS port. Services are registered before it
@@ -83,6 +85,7 @@ type Mux struct {
 	buffers  *Buffers
 	calls    sync.Pool
 
+	bodyTimeout time.Duration
 	inFlightMax int64
 	inFlight    atomic.Int64
 }
@@ -92,7 +95,10 @@ func NewMux(o Options) (*Mux, error) {
 	if o.InFlightBytesMax == 0 {
 		o.InFlightBytesMax = 128 << 20
 	}
-	m := &Mux{verifier: o.Verifier, logger: o.Logger, services: map[string]*Service{}, buffers: NewBuffers(8 << 20), inFlightMax: o.InFlightBytesMax}
+	if o.BodyTimeout == 0 {
+		o.BodyTimeout = defaultBodyTimeout
+	}
+	m := &Mux{verifier: o.Verifier, logger: o.Logger, services: map[string]*Service{}, buffers: NewBuffers(8 << 20), bodyTimeout: o.BodyTimeout, inFlightMax: o.InFlightBytesMax}
 	m.calls.New = func() any { return &exchange{} }
 	var err error
 	if m.metrics, err = newMetrics(o.Registerer, m.inFlight.Load); err != nil {
@@ -177,8 +183,10 @@ func (m *Mux) serve(w http.ResponseWriter, r *http.Request, x *exchange) (err er
 		return m.unknownService(x.auth.Service)
 	}
 	x.service = service
-	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && enc[0] != "" && enc[0] != "identity" {
-		return &Error{http.StatusUnsupportedMediaType, CodeUnsupportedMedia, "Content-Encoding is not supported: send the body uncompressed."}
+	for _, encoding := range r.Header["Content-Encoding"] {
+		if encoding != "" && encoding != "identity" {
+			return &Error{http.StatusUnsupportedMediaType, CodeUnsupportedMedia, "Content-Encoding is not supported: send the body uncompressed."}
+		}
 	}
 	if r.ContentLength > service.BodyBytesMax {
 		return tooLarge(service.BodyBytesMax)
@@ -213,7 +221,7 @@ func (m *Mux) read(w http.ResponseWriter, r *http.Request, limit int64) (body []
 	// The deadline must be gone before the operation waits for the disk: net/http
 	// reads ahead, and a time-out there would cancel the request's context.
 	control := http.NewResponseController(w)
-	if control.SetReadDeadline(time.Now().Add(bodyTimeout)) == nil {
+	if control.SetReadDeadline(time.Now().Add(m.bodyTimeout)) == nil {
 		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	}
 	if n := r.ContentLength; n >= 0 {

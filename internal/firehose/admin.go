@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,13 +13,9 @@ import (
 	"github.com/tapehouse/tapehouse/internal/record"
 )
 
-// Defaults of the service model.
 const (
-	defaultSizeMBs         = 5
-	defaultIntervalSeconds = 300
-	defaultRetrySeconds    = 300
-	defaultListLimit       = 10
-	listLimitMax           = 10_000
+	defaultListLimit = 10
+	listLimitMax     = 10_000
 )
 
 const destinationID = "destinationId-000000000001"
@@ -31,12 +28,12 @@ func (h *Handler) create(ctx context.Context, c *awsapi.Call) error {
 	if err := checkCreate(&in); err != nil {
 		return err
 	}
-	config := StreamConfig{Name: record.StreamName(*in.DeliveryStreamName), Iceberg: withDefaults(*in.Iceberg)}
-	if in.DirectPutSource != nil {
-		config.ThroughputHintInMBs = in.DirectPutSource.ThroughputHintInMBs
-	}
-	if in.Tags != nil {
-		config.Tags = *in.Tags
+	config := in.config()
+	// Creates are serial, so that the quota is exact.
+	h.creates.Lock()
+	defer h.creates.Unlock()
+	if err := h.checkQuota(ctx, config.Name); err != nil {
+		return err
 	}
 	_, err := h.streams.Create(ctx, config)
 	if errors.Is(err, ErrInUse) {
@@ -57,12 +54,19 @@ func absent(m json.RawMessage) bool { return len(m) == 0 || string(m) == "null" 
 func checkCreate(in *createInput) error {
 	var v violations
 	v.streamName("deliveryStreamName", in.DeliveryStreamName, true)
-	v.enum("deliveryStreamType", in.DeliveryStreamType, "DirectPut", "KinesisStreamAsSource", "MSKAsSource", "DatabaseAsSource")
+	v.enum("deliveryStreamType", in.DeliveryStreamType, streamTypes...)
 	if in.DirectPutSource != nil {
 		v.integer("directPutSourceConfiguration.throughputHintInMBs", in.DirectPutSource.ThroughputHintInMBs, true, 1, 100)
 	}
+	v.encryptionInput("deliveryStreamEncryptionConfigurationInput", in.Encryption)
+	if in.S3 != nil {
+		v.s3("s3DestinationConfiguration", in.S3, true)
+	}
+	if in.ExtendedS3 != nil {
+		v.extendedS3("extendedS3DestinationConfiguration", in.ExtendedS3, true)
+	}
 	if in.Iceberg != nil {
-		v.iceberg("icebergDestinationConfiguration", in.Iceberg)
+		v.iceberg("icebergDestinationConfiguration", in.Iceberg, true)
 	}
 	v.tags("tags", in.Tags)
 	if err := v.err(); err != nil {
@@ -71,10 +75,45 @@ func checkCreate(in *createInput) error {
 	if err := checkSource(in); err != nil {
 		return err
 	}
-	if err := checkDestination(in); err != nil {
+	if err := in.others().check("Configuration", in.S3 != nil, in.ExtendedS3 != nil, in.Iceberg != nil); err != nil {
 		return err
 	}
-	return checkIceberg(in.Iceberg)
+	config := in.destination()
+	return checkConfig(&config)
+}
+
+// destination returns the destination as it was given, without defaults.
+func (in *createInput) destination() StreamConfig {
+	c := StreamConfig{Iceberg: in.Iceberg, S3: in.ExtendedS3}
+	if in.S3 != nil {
+		c.S3 = &ExtendedS3Destination{S3Destination: *in.S3}
+	}
+	return c
+}
+
+func (in *createInput) config() StreamConfig {
+	c := withDefaults(in.destination())
+	c.Name = record.StreamName(*in.DeliveryStreamName)
+	if in.DirectPutSource != nil {
+		c.ThroughputHintInMBs = in.DirectPutSource.ThroughputHintInMBs
+	}
+	if in.Tags != nil {
+		c.Tags = addTags(nil, *in.Tags)
+	}
+	return c
+}
+
+// checkQuota bounds the number of streams. A name that is taken is for Create
+// to refuse.
+func (h *Handler) checkQuota(ctx context.Context, name record.StreamName) error {
+	names, _, err := h.streams.List(ctx, "", h.streamsMax)
+	if err != nil {
+		return answerTo(fmt.Errorf("list delivery streams: %w", err))
+	}
+	if len(names) < h.streamsMax || slices.Contains(names, name) {
+		return nil
+	}
+	return awsapi.BadRequest(codeLimit, fmt.Sprintf("You have already consumed your firehose quota of %d hoses.", h.streamsMax))
 }
 
 func checkSource(in *createInput) error {
@@ -89,120 +128,48 @@ func checkSource(in *createInput) error {
 			return invalid(s.member + " is not supported: leave it out and put the records with PutRecord or PutRecordBatch.")
 		}
 	}
-	if !absent(in.Encryption) {
-		return invalid("DeliveryStreamEncryptionConfigurationInput is not supported: records are not encrypted at rest here, and nothing should claim that they are. Encrypt the file system under the data directory.")
+	if in.Encryption != nil {
+		return refuseEncryption(in.Encryption)
 	}
 	return nil
 }
 
-func checkDestination(in *createInput) error {
+// others are the destinations that are refused by name.
+type others []struct {
+	name  string
+	value json.RawMessage
+}
+
+func (in *createInput) others() others {
+	return others{{"Redshift", in.Redshift}, {"Elasticsearch", in.Elasticsearch}, {"Amazonopensearchservice", in.OpenSearch},
+		{"AmazonOpenSearchServerless", in.OpenSearchServerless}, {"Splunk", in.Splunk}, {"HttpEndpoint", in.HTTPEndpoint}, {"Snowflake", in.Snowflake}}
+}
+
+// check sees to it that there is exactly one destination, and one of ours.
+// suffix is "Configuration" or "Update".
+func (o others) check(suffix string, ours ...bool) error {
 	n := 0
 	other := ""
-	for _, d := range []struct {
-		member string
-		value  json.RawMessage
-	}{
-		{"S3DestinationConfiguration", in.S3}, {"ExtendedS3DestinationConfiguration", in.ExtendedS3}, {"RedshiftDestinationConfiguration", in.Redshift},
-		{"ElasticsearchDestinationConfiguration", in.Elasticsearch}, {"AmazonopensearchserviceDestinationConfiguration", in.OpenSearch},
-		{"AmazonOpenSearchServerlessDestinationConfiguration", in.OpenSearchServerless}, {"SplunkDestinationConfiguration", in.Splunk},
-		{"HttpEndpointDestinationConfiguration", in.HTTPEndpoint}, {"SnowflakeDestinationConfiguration", in.Snowflake},
-	} {
+	for _, d := range o {
 		if !absent(d.value) {
 			n++
-			other = d.member
+			other = d.name
 		}
 	}
-	if in.Iceberg != nil {
-		n++
+	for _, has := range ours {
+		if has {
+			n++
+		}
 	}
 	switch {
 	case n != 1:
 		return invalid("Exactly one destination configuration is supported for a Firehose")
-	case in.Iceberg != nil:
+	case other == "":
 		return nil
-	case other == "RedshiftDestinationConfiguration":
-		return invalid(other + " is not supported: use IcebergDestinationConfiguration; its table can be queried by SQL on the Redshift-compatible endpoint, without a COPY.")
+	case other == "Redshift":
+		return invalid(other + "Destination" + suffix + " is not supported: use IcebergDestination" + suffix + "; its table can be queried by SQL on the Redshift-compatible endpoint, without a COPY.")
 	}
-	return invalid(other + " is not supported by this version: use IcebergDestinationConfiguration, whose tables are Parquet files that any engine reads.")
-}
-
-func checkIceberg(d *IcebergDestination) error {
-	if len(d.Tables) != 1 {
-		return invalid("IcebergDestinationConfiguration.DestinationTableConfigurationList must name exactly one table, because records are not routed by content; create one delivery stream a table.")
-	}
-	t := &d.Tables[0]
-	switch {
-	case len(t.UniqueKeys) > 0:
-		return invalid("DestinationTableConfigurationList.UniqueKeys is not supported: records are appended, never updated or deleted.")
-	case d.AppendOnly != nil && !*d.AppendOnly:
-		return invalid("AppendOnly must be true or left out: records are appended, never updated or deleted.")
-	case d.SchemaEvolution.on():
-		return invalid("SchemaEvolutionConfiguration is not supported: change the table's columns by SQL.")
-	case d.TableCreation.on():
-		return invalid("TableCreationConfiguration is not supported: create the table by SQL before the delivery stream.")
-	case d.Processing != nil && d.Processing.Enabled != nil && *d.Processing.Enabled && len(d.Processing.Processors) > 0:
-		return invalid("ProcessingConfiguration is not supported: leave it out, or set Enabled to false.")
-	case d.S3BackupMode != nil && *d.S3BackupMode != "FailedDataOnly":
-		return invalid("S3BackupMode " + *d.S3BackupMode + " is not supported: use FailedDataOnly; the log keeps every record for its retention.")
-	case d.S3.Encryption != nil && !absent(d.S3.Encryption.KMSEncryptionConfig):
-		return invalid("KMSEncryptionConfig is not supported: use NoEncryptionConfig; error output is not encrypted at rest here.")
-	}
-	if err := checkHints("IcebergDestinationConfiguration", d.BufferingHints); err != nil {
-		return err
-	}
-	return checkHints("S3Configuration", d.S3.BufferingHints)
-}
-
-func checkHints(where string, h *BufferingHints) error {
-	if h != nil && (h.SizeInMBs == nil) != (h.IntervalInSeconds == nil) {
-		return invalid(where + ".BufferingHints: if you specify a value for one of SizeInMBs and IntervalInSeconds, you must also provide a value for the other.")
-	}
-	return nil
-}
-
-// withDefaults fills in what AWS answers for members that were left out, so
-// that Describe never depends on the version that created a stream.
-func withDefaults(d IcebergDestination) IcebergDestination {
-	set(&d.S3BackupMode, "FailedDataOnly")
-	d.BufferingHints = hintsOrDefault(d.BufferingHints)
-	if d.RetryOptions == nil || d.RetryOptions.DurationInSeconds == nil {
-		d.RetryOptions = &RetryOptions{ptr(int32(defaultRetrySeconds))}
-	}
-	d.CloudWatch = loggingOrDefault(d.CloudWatch)
-	if d.Processing == nil {
-		d.Processing = &Processing{Enabled: ptr(false)}
-	}
-	s3 := *d.S3
-	s3.BufferingHints = hintsOrDefault(s3.BufferingHints)
-	set(&s3.CompressionFormat, "UNCOMPRESSED")
-	if s3.Encryption == nil || s3.Encryption.NoEncryptionConfig == nil {
-		s3.Encryption = &S3Encryption{NoEncryptionConfig: ptr("NoEncryption")}
-	}
-	s3.CloudWatch = loggingOrDefault(s3.CloudWatch)
-	d.S3 = &s3
-	return d
-}
-
-func ptr[T any](v T) *T { return &v }
-
-func set(p **string, value string) {
-	if *p == nil {
-		*p = &value
-	}
-}
-
-func hintsOrDefault(h *BufferingHints) *BufferingHints {
-	if h == nil || h.SizeInMBs == nil {
-		return &BufferingHints{ptr(int32(defaultSizeMBs)), ptr(int32(defaultIntervalSeconds))}
-	}
-	return h
-}
-
-func loggingOrDefault(c *CloudWatchLogging) *CloudWatchLogging {
-	if c == nil || c.Enabled == nil {
-		return &CloudWatchLogging{Enabled: ptr(false)}
-	}
-	return c
+	return invalid(other + "Destination" + suffix + " is not supported: use IcebergDestination" + suffix + ", whose tables are Parquet files that any engine reads, or ExtendedS3Destination" + suffix + ".")
 }
 
 func (h *Handler) describe(ctx context.Context, c *awsapi.Call) error {
@@ -225,30 +192,47 @@ func (h *Handler) describe(ctx context.Context, c *awsapi.Call) error {
 	if err != nil {
 		return answerTo(fmt.Errorf("describe %s: %w", name, err))
 	}
-	return answerJSON(c, describeOutput{h.description(info)})
+	return answerJSON(c, describeOutput{h.description(info, in.ExclusiveStartDestinationID)})
 }
 
-// description renders a stream. A stream has exactly one destination, so that
-// AWS's paging of destinations has nothing to do.
-func (h *Handler) description(info StreamInfo) streamDescription {
-	iceberg := icebergDescription{IcebergDestination: info.Config.Iceberg, S3DestinationDescription: info.Config.Iceberg.S3}
+// description renders a stream with its one destination; what a former version
+// stored without them is shown with defaults too.
+func (h *Handler) description(info StreamInfo, after *string) streamDescription {
+	config := withDefaults(info.Config)
 	d := streamDescription{
-		DeliveryStreamName:                    string(info.Config.Name),
-		DeliveryStreamARN:                     h.arn(info.Config.Name),
+		DeliveryStreamName:                    string(config.Name),
+		DeliveryStreamARN:                     h.arn(config.Name),
 		DeliveryStreamStatus:                  info.Status,
 		FailureDescription:                    info.Failure,
 		DeliveryStreamEncryptionConfiguration: encryptionDescription{"DISABLED"},
 		DeliveryStreamType:                    "DirectPut",
 		VersionID:                             strconv.FormatInt(info.Version, 10),
 		CreateTimestamp:                       timestamp(info.CreatedAt),
-		Destinations:                          []destinationDescription{{destinationID, iceberg}},
+		Destinations:                          []destinationDescription{},
 	}
 	if info.UpdatedAt.After(info.CreatedAt) {
 		d.LastUpdateTimestamp = ptr(timestamp(info.UpdatedAt))
 	}
-	if hint := info.Config.ThroughputHintInMBs; hint != nil {
+	if hint := config.ThroughputHintInMBs; hint != nil {
 		d.Source = &sourceDescription{}
 		d.Source.DirectPutSourceDescription.ThroughputHintInMBs = *hint
+	}
+	if after == nil || *after < destinationID {
+		d.Destinations = append(d.Destinations, describeDestination(&config))
+	}
+	return d
+}
+
+// describeDestination shows an S3 destination in both forms, as AWS does
+// whichever of them it was created with.
+func describeDestination(c *StreamConfig) destinationDescription {
+	d := destinationDescription{DestinationID: destinationID}
+	if c.S3 != nil {
+		d.S3DestinationDescription = &c.S3.S3Destination
+		d.ExtendedS3DestinationDescription = &extendedS3Description{ExtendedS3Destination: *c.S3, S3BackupDescription: c.S3.S3Backup}
+	}
+	if c.Iceberg != nil {
+		d.IcebergDestinationDescription = &icebergDescription{IcebergDestination: *c.Iceberg, S3DestinationDescription: c.Iceberg.S3}
 	}
 	return d
 }
@@ -266,7 +250,7 @@ func (h *Handler) list(ctx context.Context, c *awsapi.Call) error {
 	}
 	var v violations
 	v.integer("limit", in.Limit, false, 1, listLimitMax)
-	v.enum("deliveryStreamType", in.DeliveryStreamType, "DirectPut", "KinesisStreamAsSource", "MSKAsSource", "DatabaseAsSource")
+	v.enum("deliveryStreamType", in.DeliveryStreamType, streamTypes...)
 	v.streamName("exclusiveStartDeliveryStreamName", in.ExclusiveStartDeliveryStreamName, false)
 	if err := v.err(); err != nil {
 		return err

@@ -19,6 +19,14 @@ func wantError(t *testing.T, err error, code, message string) {
 	}
 }
 
+const kmsKey = "arn:aws:kms:us-east-1:000000000000:key/0"
+
+// routed gives a valid CreateDeliveryStream a jq query that routes.
+func routed(body string) string {
+	return swap(body, `"BufferingHints"`, `"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"MetadataExtraction","Parameters":[`+
+		`{"ParameterName":"JsonParsingEngine","ParameterValue":"JQ-1.6"},{"ParameterName":"MetadataExtractionQuery","ParameterValue":"{destinationTableName:.t}"}]}]},"BufferingHints"`)
+}
+
 func TestCreateRefusals(t *testing.T) {
 	good := createBody("s")
 	const table = `[{"DestinationDatabaseName":"equities","DestinationTableName":"executions"}]`
@@ -40,21 +48,25 @@ func TestCreateRefusals(t *testing.T) {
 		{"kinesis", swap(good, `"DirectPut"`, `"KinesisStreamAsSource"`), codeInvalidArgument, "KinesisStreamAsSource is not supported: use DirectPut"},
 		{"kinesis source", swap(good, `{"Del`, `{"KinesisStreamSourceConfiguration":{},"Del`), codeInvalidArgument, "KinesisStreamSourceConfiguration is not supported"},
 		{"encryption", swap(good, `{"Del`, `{"DeliveryStreamEncryptionConfigurationInput":{"KeyType":"AWS_OWNED_CMK"},"Del`), codeInvalidArgument, "not encrypted at rest"},
+		{"encryption with a key", swap(good, `{"Del`, `{"DeliveryStreamEncryptionConfigurationInput":{"KeyType":"CUSTOMER_MANAGED_CMK","KeyARN":"`+kmsKey+`"},"Del`), codeInvalidKMS, "The key " + kmsKey + " cannot be used"},
+		{"encryption without a type", swap(good, `{"Del`, `{"DeliveryStreamEncryptionConfigurationInput":{},"Del`), "ValidationException", "Value null at 'deliveryStreamEncryptionConfigurationInput.keyType'"},
 		{"no destination", `{"DeliveryStreamName":"s"}`, codeInvalidArgument, "Exactly one destination configuration"},
-		{"two destinations", swap(good, `{"Del`, `{"ExtendedS3DestinationConfiguration":{},"Del`), codeInvalidArgument, "Exactly one destination configuration"},
-		{"extended S3", `{"DeliveryStreamName":"s","ExtendedS3DestinationConfiguration":{}}`, codeInvalidArgument, "use IcebergDestinationConfiguration"},
+		{"two destinations", swap(good, `{"Del`, `{"ExtendedS3DestinationConfiguration":{"RoleARN":"`+roleARN+`","BucketARN":"arn:aws:s3:::lake"},"Del`), codeInvalidArgument, "Exactly one destination configuration"},
+		{"splunk", `{"DeliveryStreamName":"s","SplunkDestinationConfiguration":{}}`, codeInvalidArgument, "SplunkDestinationConfiguration is not supported: use IcebergDestinationConfiguration"},
 		{"redshift", `{"DeliveryStreamName":"s","RedshiftDestinationConfiguration":{}}`, codeInvalidArgument, "Redshift-compatible endpoint"},
-		{"no table", swap(good, table, "[]"), codeInvalidArgument, "exactly one table"},
-		{"keys", swap(good, `"executions"`, `"executions","UniqueKeys":["k"]`), codeInvalidArgument, "UniqueKeys is not supported"},
+		{"no table", swap(good, table, "[]"), codeInvalidArgument, "A single default destination table configuration must be provided when both Lambda and MetadataExtraction processors are not provided"},
+		{"two tables", swap(good, table, table[:len(table)-1]+`,{"DestinationDatabaseName":"equities","DestinationTableName":"quotes"}]`), codeInvalidArgument, "A single default destination table"},
+		{"a table twice", swap(routed(good), table, table[:len(table)-1]+","+table[1:]), codeInvalidArgument, "names the table equities.executions twice"},
+		{"a key twice", swap(good, `"executions"`, `"executions","UniqueKeys":["k","k"]`), codeInvalidArgument, "UniqueKeys of the table equities.executions names k twice."},
+		{"keys, appended only", swap(swap(good, `"executions"`, `"executions","UniqueKeys":["k"]`), `"BufferingHints"`, `"AppendOnly":true,"BufferingHints"`), codeInvalidArgument, "AppendOnly must be false or left out when a table has UniqueKeys"},
+		{"key with a space", swap(good, `"executions"`, `"executions","UniqueKeys":["a b"]`), "ValidationException", "Value 'a b' at 'icebergDestinationConfiguration.destinationTableConfigurationList.1.member.uniqueKeys.1.member' failed"},
+		{"table's error prefix", swap(good, `"executions"`, `"executions","S3ErrorOutputPrefix":"e/!{timestamp:yyyy}/"`), codeInvalidArgument, "S3ErrorOutputPrefix must contain at least one occurrence of !{firehose:error-output-type}"},
 		{"one hint", swap(good, `"SizeInMBs":64,`, ``), codeInvalidArgument, "you must also provide a value for the other"},
 		{"one S3 hint", swap(good, `"BucketARN"`, `"BufferingHints":{"SizeInMBs":5},"BucketARN"`), codeInvalidArgument, "S3Configuration.BufferingHints"},
-		{"evolution", swap(good, `"BufferingHints"`, `"SchemaEvolutionConfiguration":{"Enabled":true},"BufferingHints"`), codeInvalidArgument, "SchemaEvolutionConfiguration is not supported"},
 		{"evolution unset", swap(good, `"BufferingHints"`, `"SchemaEvolutionConfiguration":{},"BufferingHints"`), "ValidationException", "'icebergDestinationConfiguration.schemaEvolutionConfiguration.enabled'"},
-		{"creation", swap(good, `"BufferingHints"`, `"TableCreationConfiguration":{"Enabled":true},"BufferingHints"`), codeInvalidArgument, "create the table by SQL"},
-		{"lambda", swap(good, `"BufferingHints"`, `"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"Lambda"}]},"BufferingHints"`), codeInvalidArgument, "ProcessingConfiguration is not supported"},
-		{"backup", swap(good, `"BufferingHints"`, `"S3BackupMode":"AllData","BufferingHints"`), codeInvalidArgument, "use FailedDataOnly"},
-		{"kms", swap(good, `"BucketARN"`, `"EncryptionConfiguration":{"KMSEncryptionConfig":{"AWSKMSKeyARN":"arn"}},"BucketARN"`), codeInvalidArgument, "KMSEncryptionConfig is not supported"},
-		{"keyed", swap(good, `"BufferingHints"`, `"AppendOnly":false,"BufferingHints"`), codeInvalidArgument, "AppendOnly must be true"},
+		{"delimiter", swap(good, `"BufferingHints"`, `"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"AppendDelimiterToRecord"}]},"BufferingHints"`), codeInvalidArgument, "AppendDelimiterToRecord has no effect on an Iceberg destination"},
+		{"backup", swap(good, `"BufferingHints"`, `"S3BackupMode":"AllData","BufferingHints"`), codeInvalidArgument, "S3BackupMode.AllData is not supported for Iceberg as destination. Use FailedDataOnly"},
+		{"kms", swap(good, `"BucketARN"`, `"EncryptionConfiguration":{"KMSEncryptionConfig":{"AWSKMSKeyARN":"`+kmsKey+`"}},"BucketARN"`), codeInvalidArgument, "KMSEncryptionConfig is not supported"},
 		{"missing table", swap(good, `"executions"`, `"missing"`), codeInvalidArgument, "The table equities.missing does not exist"},
 	}
 	for _, c := range cases {
@@ -165,17 +177,79 @@ func TestListPages(t *testing.T) {
 	if out, err := call(t, h, "ListDeliveryStreams", `{"DeliveryStreamType":"MSKAsSource"}`); err != nil || out != `{"DeliveryStreamNames":[],"HasMoreDeliveryStreams":false}` {
 		t.Fatal(out, err)
 	}
+	if out, err := call(t, h, "ListDeliveryStreams", `{"DeliveryStreamType":"DirectPut","Limit":1}`); err != nil || out != `{"DeliveryStreamNames":["s00"],"HasMoreDeliveryStreams":true}` {
+		t.Fatal(out, err)
+	}
 	_, err := call(t, h, "ListDeliveryStreams", `{"Limit":0}`)
 	wantError(t, err, "ValidationException", "Value '0' at 'limit' failed to satisfy constraint: Member must have value greater than or equal to 1")
 }
 
-func TestRefusedOperationsAreNamed(t *testing.T) {
+func TestQuota(t *testing.T) {
+	fake := newFake()
+	h, _ := newHandler(t, fake)
+	h.streamsMax = 2
+	for _, name := range []string{"a", "b"} {
+		if _, err := call(t, h, "CreateDeliveryStream", createBody(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := call(t, h, "CreateDeliveryStream", createBody("c"))
+	wantError(t, err, codeLimit, "You have already consumed your firehose quota of 2 hoses.")
+	_, err = call(t, h, "CreateDeliveryStream", createBody("a"))
+	wantError(t, err, codeInUse, "already exists")
+	if _, err := call(t, h, "DeleteDeliveryStream", `{"DeliveryStreamName":"a"}`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call(t, h, "CreateDeliveryStream", createBody("c")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// All twelve operations are there, and every one that names a stream answers
+// for one that is not.
+func TestUnknownStream(t *testing.T) {
 	h, _ := newHandler(t, newFake())
 	if n := len(h.Service().Operations); n != 12 {
 		t.Fatalf("%d operations, the model has 12", n)
 	}
-	for _, operation := range []string{"UpdateDestination", "StartDeliveryStreamEncryption", "StopDeliveryStreamEncryption", "TagDeliveryStream", "UntagDeliveryStream", "ListTagsForDeliveryStream"} {
-		_, err := call(t, h, operation, `{}`)
-		wantError(t, err, codeInvalidArgument, "The operation "+operation+" is not supported")
+	for operation, rest := range map[string]string{
+		"DescribeDeliveryStream": "", "DeleteDeliveryStream": "", "StopDeliveryStreamEncryption": "", "StartDeliveryStreamEncryption": "", "ListTagsForDeliveryStream": "",
+		"PutRecord": `,"Record":{"Data":""}`, "PutRecordBatch": `,"Records":[{"Data":""}]`,
+		"TagDeliveryStream": `,"Tags":[{"Key":"a"}]`, "UntagDeliveryStream": `,"TagKeys":["a"]`,
+	} {
+		_, err := call(t, h, operation, `{"DeliveryStreamName":"nobody"`+rest+`}`)
+		wantError(t, err, codeNotFound, "Firehose nobody under account 000000000000 not found.")
+		_, err = call(t, h, operation, `{"DeliveryStreamName":"no body"`+rest+`}`)
+		wantError(t, err, "ValidationException", "Value 'no body' at 'deliveryStreamName'")
 	}
+	_, err := call(t, h, "UpdateDestination", `{"DeliveryStreamName":"nobody","CurrentDeliveryStreamVersionId":"1","DestinationId":"destinationId-000000000001","ExtendedS3DestinationUpdate":{}}`)
+	wantError(t, err, codeNotFound, "Firehose nobody under accountId 000000000000 not found.")
+}
+
+// A page of destinations after the only one is empty.
+func TestDescribePages(t *testing.T) {
+	h, _ := newHandler(t, newFake())
+	if _, err := call(t, h, "CreateDeliveryStream", createBody("s")); err != nil {
+		t.Fatal(err)
+	}
+	for after, want := range map[string]bool{"destinationId-000000000000": true, destinationID: false, "z": false} {
+		out, err := call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"s","ExclusiveStartDestinationId":"`+after+`"}`)
+		if err != nil || strings.Contains(out, `"IcebergDestinationDescription"`) != want || !strings.Contains(out, `"Destinations":[`) {
+			t.Errorf("after %s: %v %s", after, err, out)
+		}
+	}
+}
+
+func TestDocumentsAreBounded(t *testing.T) {
+	h, _ := newHandler(t, newFake())
+	_, err := call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"s","x":"`+strings.Repeat("x", documentBytesMax)+`"}`)
+	wantError(t, err, awsapi.CodeTooLarge, "larger than the 524288 bytes")
+	_, err = call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"s`+"\xff"+`"}`)
+	wantError(t, err, awsapi.CodeSerialization, "not valid UTF-8")
+	_, err = call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"s","x":`+strings.Repeat("[", 200_000)+`}`)
+	wantError(t, err, awsapi.CodeSerialization, "not valid JSON")
+	// The last of several members of one name counts; a member that nobody
+	// knows does not.
+	_, err = call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"a","DeliveryStreamName":"b","Other":[{"x":{}}]}`)
+	wantError(t, err, codeNotFound, "Firehose b under")
 }

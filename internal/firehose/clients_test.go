@@ -108,7 +108,7 @@ func TestBoto3(t *testing.T) {
 		"huge":        `["RequestEntityTooLargeException", "The request body is larger than the 8388608 bytes that this operation takes.", 413]`,
 		"partial":     slow,
 		"notfound":    `["ResourceNotFoundException", "Firehose nobody under account 000000000000 not found.", 400]`,
-		"update":      `["InvalidArgumentException", "The operation UpdateDestination is not supported by this version of Tapehouse.`,
+		"update":      `["InvalidArgumentException", "Exactly one destination configuration is supported for a Firehose", 400]`,
 		"secret":      `["InvalidSignatureException", "The request signature we calculated does not match the signature you provided.`,
 		"key":         `["UnrecognizedClientException", "The security token included in the request is invalid.", 400]`,
 		"glue":        `["UnknownServiceException", "The request is signed for the service \"glue\"; this endpoint serves: firehose.", 400]`,

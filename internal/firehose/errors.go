@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/tapehouse/tapehouse/internal/awsapi"
 )
@@ -14,6 +16,7 @@ const (
 	codeInUse           = "ResourceInUseException"
 	codeLimit           = "LimitExceededException"
 	codeConcurrent      = "ConcurrentModificationException"
+	codeInvalidKMS      = "InvalidKMSResourceException"
 )
 
 // answers maps every decision of Streams to AWS's status and code. The message
@@ -53,8 +56,16 @@ func answerTo(err error) error {
 // invalid is InvalidArgumentException.
 func invalid(message string) error { return awsapi.BadRequest(codeInvalidArgument, message) }
 
-// decode reads the body of an operation that is not a put.
+// decode reads the body of an operation that is not a put. Members that the
+// model does not have are ignored; of several of one name the last counts.
 func decode(body []byte, into any) error {
+	if len(body) > documentBytesMax {
+		return &awsapi.Error{Status: http.StatusRequestEntityTooLarge, Code: awsapi.CodeTooLarge,
+			Message: "The request body is larger than the " + strconv.Itoa(documentBytesMax) + " bytes that this operation takes."}
+	}
+	if !utf8.Valid(body) {
+		return awsapi.BadRequest(awsapi.CodeSerialization, "The body is not valid UTF-8.")
+	}
 	err := json.Unmarshal(body, into)
 	if err == nil {
 		return nil

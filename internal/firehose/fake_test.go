@@ -23,11 +23,12 @@ var testKey = auth.AccessKey{Name: "test", ID: "AKIATESTTESTTESTTEST", Secret: "
 // fakeStreams keeps streams and documents in memory. It is the model of what
 // the front door may expect of Streams.
 type fakeStreams struct {
-	mu      sync.Mutex
-	streams map[record.StreamName]*fakeStream
-	max     int
-	putErr  error                 // returned by Put
-	failing func(doc []byte) bool // documents that are not stored
+	mu        sync.Mutex
+	streams   map[record.StreamName]*fakeStream
+	max       int
+	putErr    error                 // returned by Put
+	updateErr error                 // returned by Update
+	failing   func(doc []byte) bool // documents that are not stored
 }
 
 type fakeStream struct {
@@ -52,7 +53,7 @@ func (f *fakeStreams) Create(_ context.Context, c StreamConfig) (StreamInfo, err
 	if _, table := c.Table(); table == "missing" {
 		return StreamInfo{}, &Refusal{ErrInvalid, "The table equities.missing does not exist: create it by SQL first."}
 	}
-	s := &fakeStream{info: StreamInfo{Config: c, Status: StatusActive, Version: 1, CreatedAt: time.UnixMilli(1764000000123)}}
+	s := &fakeStream{info: StreamInfo{Config: c, Status: StatusActive, Version: 1, CreatedAt: time.UnixMilli(1764000000123), UpdatedAt: time.UnixMilli(1764000000123)}}
 	s.key.Incarnation[0] = byte(len(f.streams) + 1)
 	f.streams[c.Name] = s
 	return s.info, nil
@@ -65,6 +66,37 @@ func (f *fakeStreams) Describe(_ context.Context, name record.StreamName) (Strea
 		return s.info, nil
 	}
 	return StreamInfo{}, ErrNotFound
+}
+
+func (f *fakeStreams) Update(_ context.Context, name record.StreamName, version int64, c StreamConfig) (StreamInfo, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[name]
+	switch {
+	case s == nil:
+		return StreamInfo{}, ErrNotFound
+	case f.updateErr != nil:
+		return StreamInfo{}, f.updateErr
+	case s.info.Version != version:
+		return StreamInfo{}, ErrConcurrent
+	}
+	c.Tags = s.info.Config.Tags
+	s.info.Config, s.info.Version, s.info.UpdatedAt = c, version+1, s.info.CreatedAt.Add(time.Minute)
+	return s.info, nil
+}
+
+func (f *fakeStreams) ChangeTags(_ context.Context, name record.StreamName, change func([]Tag) ([]Tag, error)) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[name]
+	if s == nil {
+		return ErrNotFound
+	}
+	tags, err := change(s.info.Config.Tags)
+	if err == nil {
+		s.info.Config.Tags = tags
+	}
+	return err
 }
 
 func (f *fakeStreams) List(_ context.Context, after string, limit int) ([]record.StreamName, bool, error) {

@@ -1,7 +1,6 @@
 package firehose
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -21,6 +20,11 @@ const (
 	// for white space and for escapes.
 	bodyBytesMax = 8 << 20
 
+	// documentBytesMax bounds the body of an operation that is not a put: far
+	// above what the model's limits let through, far below what parsing could
+	// blow up.
+	documentBytesMax = 512 << 10
+
 	// arenaRetainBytes is what the pool of arenas keeps of each size.
 	arenaRetainBytes = 8 << 20
 )
@@ -32,6 +36,8 @@ type Options struct {
 	AccountID  string // of the ARNs: 12 digits
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// StreamsMax is how many streams there may be; 0 is AWS's own quota, 5,000.
+	StreamsMax int
 	Now        func() time.Time // nil is time.Now
 }
 
@@ -44,8 +50,12 @@ type Handler struct {
 	logger    *slog.Logger
 	metrics   *metrics
 	now       func() time.Time
-	buffers   *awsapi.Buffers
-	puts      sync.Pool
+
+	streamsMax int
+	creates    sync.Mutex
+
+	buffers *awsapi.Buffers
+	puts    sync.Pool
 }
 
 // New returns a handler over o.Streams.
@@ -57,14 +67,17 @@ func New(o Options) (*Handler, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.StreamsMax <= 0 {
+		o.StreamsMax = 5000
+	}
 	h := &Handler{streams: o.Streams, arnPrefix: "arn:aws:firehose:" + o.Region + ":" + o.AccountID + ":deliverystream/", account: o.AccountID,
-		logger: o.Logger, metrics: m, now: o.Now, buffers: awsapi.NewBuffers(arenaRetainBytes)}
+		logger: o.Logger, metrics: m, now: o.Now, streamsMax: o.StreamsMax, buffers: awsapi.NewBuffers(arenaRetainBytes)}
 	h.puts.New = func() any { return &put{envelope: envelope{ends: make([]int32, 0, batchRecordsMax)}} }
 	return h, nil
 }
 
 // Service returns what awsapi's Mux registers: all twelve operations of the
-// model, those not carried out yet included, so that they are refused by name.
+// model.
 func (h *Handler) Service() awsapi.Service {
 	return awsapi.Service{
 		SigningName: signingName, TargetPrefix: targetPrefix, BodyBytesMax: bodyBytesMax, MessageMember: "message",
@@ -75,20 +88,13 @@ func (h *Handler) Service() awsapi.Service {
 			"ListDeliveryStreams":           h.list,
 			"PutRecord":                     h.putRecord,
 			"PutRecordBatch":                h.putRecordBatch,
-			"UpdateDestination":             refused("To change a destination, delete the delivery stream and create it again with the new configuration."),
-			"StartDeliveryStreamEncryption": refused("Records are not encrypted at rest: encrypt the file system under the data directory."),
-			"StopDeliveryStreamEncryption":  refused("Records are not encrypted at rest, so there is nothing to stop."),
-			"TagDeliveryStream":             refused("Give the tags to CreateDeliveryStream."),
-			"UntagDeliveryStream":           refused("Tags are given to CreateDeliveryStream and cannot be changed."),
-			"ListTagsForDeliveryStream":     refused("Tags given to CreateDeliveryStream are kept but cannot be listed."),
+			"UpdateDestination":             h.update,
+			"StartDeliveryStreamEncryption": h.startEncryption,
+			"StopDeliveryStreamEncryption":  h.stopEncryption,
+			"TagDeliveryStream":             h.tag,
+			"UntagDeliveryStream":           h.untag,
+			"ListTagsForDeliveryStream":     h.listTags,
 		},
-	}
-}
-
-// refused answers an operation of the model that this version does not have.
-func refused(instead string) awsapi.Operation {
-	return func(_ context.Context, c *awsapi.Call) error {
-		return invalid("The operation " + c.Operation + " is not supported by this version of Tapehouse. " + instead)
 	}
 }
 

@@ -1,9 +1,7 @@
 package firehose
 
-import "encoding/json"
-
-// The shapes below are AWS's, member for member; a pointer is nil where the
-// member was absent.
+// The shapes below are those of AWS's model, member for member; a pointer is
+// nil where the member was absent, and is left out again where it is shown.
 
 // Tag is a tag of a stream.
 type Tag struct {
@@ -11,8 +9,9 @@ type Tag struct {
 	Value *string `json:"Value,omitempty"`
 }
 
-// IcebergDestination is IcebergDestinationConfiguration and, with
-// S3Configuration under its other name, IcebergDestinationDescription.
+// IcebergDestination is IcebergDestinationConfiguration,
+// IcebergDestinationUpdate and, with S3Configuration under its other name,
+// IcebergDestinationDescription.
 type IcebergDestination struct {
 	Tables          []DestinationTable `json:"DestinationTableConfigurationList,omitempty"`
 	SchemaEvolution *Enabled           `json:"SchemaEvolutionConfiguration,omitempty"`
@@ -37,7 +36,8 @@ type DestinationTable struct {
 	ErrorPrefix   *string        `json:"S3ErrorOutputPrefix,omitempty"`
 }
 
-// PartitionSpec lists the columns by whose values the table is partitioned.
+// PartitionSpec lists the columns by whose values the table is partitioned
+// when it is created by the stream.
 type PartitionSpec struct {
 	Identity []PartitionField `json:"Identity,omitempty"`
 }
@@ -52,7 +52,10 @@ type Enabled struct {
 	Enabled *bool `json:"Enabled"`
 }
 
-func (e *Enabled) on() bool { return e != nil && e.Enabled != nil && *e.Enabled }
+// On tells whether the switch is there and on.
+func (e *Enabled) On() bool { return e != nil && isTrue(e.Enabled) }
+
+func isTrue(b *bool) bool { return b != nil && *b }
 
 // BufferingHints bound a buffer. MB means MiB, as in AWS.
 type BufferingHints struct {
@@ -67,7 +70,8 @@ type CloudWatchLogging struct {
 	LogStreamName *string `json:"LogStreamName,omitempty"`
 }
 
-// Processing lists what happens to records between put and delivery.
+// Processing lists what happens to records between put and delivery. Steps
+// says what it comes to.
 type Processing struct {
 	Enabled    *bool       `json:"Enabled,omitempty"`
 	Processors []Processor `json:"Processors,omitempty"`
@@ -96,8 +100,10 @@ type CatalogConfig struct {
 	WarehouseLocation *string `json:"WarehouseLocation,omitempty"`
 }
 
-// S3Destination is S3DestinationConfiguration: for an Iceberg destination, the
-// place of the error output.
+// S3Destination is S3DestinationConfiguration, S3DestinationUpdate and
+// S3DestinationDescription: a destination of its own in the legacy form, the
+// backup of source records, or the place of an Iceberg destination's error
+// output.
 type S3Destination struct {
 	RoleARN           *string            `json:"RoleARN,omitempty"`
 	BucketARN         *string            `json:"BucketARN,omitempty"`
@@ -109,99 +115,116 @@ type S3Destination struct {
 	CloudWatch        *CloudWatchLogging `json:"CloudWatchLoggingOptions,omitempty"`
 }
 
-// S3Encryption is EncryptionConfiguration. KMS settings are refused, so only
-// their presence matters.
+// S3Encryption is EncryptionConfiguration.
 type S3Encryption struct {
-	NoEncryptionConfig  *string         `json:"NoEncryptionConfig,omitempty"`
-	KMSEncryptionConfig json.RawMessage `json:"KMSEncryptionConfig,omitempty"`
+	NoEncryptionConfig  *string        `json:"NoEncryptionConfig,omitempty"`
+	KMSEncryptionConfig *KMSEncryption `json:"KMSEncryptionConfig,omitempty"`
 }
 
-// createInput is CreateDeliveryStreamInput. Of what is refused only the
-// presence is kept.
-type createInput struct {
-	DeliveryStreamName *string
-	DeliveryStreamType *string
-	DirectPutSource    *struct {
-		ThroughputHintInMBs *int32
-	} `json:"DirectPutSourceConfiguration"`
-	KinesisSource  json.RawMessage `json:"KinesisStreamSourceConfiguration"`
-	MSKSource      json.RawMessage `json:"MSKSourceConfiguration"`
-	DatabaseSource json.RawMessage `json:"DatabaseSourceConfiguration"`
-	Encryption     json.RawMessage `json:"DeliveryStreamEncryptionConfigurationInput"`
-
-	Iceberg              *IcebergDestination `json:"IcebergDestinationConfiguration"`
-	S3                   json.RawMessage     `json:"S3DestinationConfiguration"`
-	ExtendedS3           json.RawMessage     `json:"ExtendedS3DestinationConfiguration"`
-	Redshift             json.RawMessage     `json:"RedshiftDestinationConfiguration"`
-	Elasticsearch        json.RawMessage     `json:"ElasticsearchDestinationConfiguration"`
-	OpenSearch           json.RawMessage     `json:"AmazonopensearchserviceDestinationConfiguration"`
-	OpenSearchServerless json.RawMessage     `json:"AmazonOpenSearchServerlessDestinationConfiguration"`
-	Splunk               json.RawMessage     `json:"SplunkDestinationConfiguration"`
-	HTTPEndpoint         json.RawMessage     `json:"HttpEndpointDestinationConfiguration"`
-	Snowflake            json.RawMessage     `json:"SnowflakeDestinationConfiguration"`
-
-	Tags *[]Tag
+// KMSEncryption names a key. It is read only to be refused: nothing here
+// encrypts with it.
+type KMSEncryption struct {
+	AWSKMSKeyARN *string `json:"AWSKMSKeyARN,omitempty"`
 }
 
-type describeInput struct {
-	DeliveryStreamName          *string
-	Limit                       *int32
-	ExclusiveStartDestinationID *string `json:"ExclusiveStartDestinationId"`
+// ExtendedS3Destination is ExtendedS3DestinationConfiguration and, with
+// S3BackupConfiguration under its other names, the update and the description.
+type ExtendedS3Destination struct {
+	S3Destination
+	Processing          *Processing          `json:"ProcessingConfiguration,omitempty"`
+	S3BackupMode        *string              `json:"S3BackupMode,omitempty"`
+	S3Backup            *S3Destination       `json:"S3BackupConfiguration,omitempty"`
+	Conversion          *Conversion          `json:"DataFormatConversionConfiguration,omitempty"`
+	DynamicPartitioning *DynamicPartitioning `json:"DynamicPartitioningConfiguration,omitempty"`
+	FileExtension       *string              `json:"FileExtension,omitempty"`
+	CustomTimeZone      *string              `json:"CustomTimeZone,omitempty"`
 }
 
-type listInput struct {
-	Limit                            *int32
-	DeliveryStreamType               *string
-	ExclusiveStartDeliveryStreamName *string
+// Conversion is DataFormatConversionConfiguration: JSON records become a
+// columnar file by the schema of a table of the catalog.
+type Conversion struct {
+	Schema  *SchemaConfig `json:"SchemaConfiguration,omitempty"`
+	Input   *InputFormat  `json:"InputFormatConfiguration,omitempty"`
+	Output  *OutputFormat `json:"OutputFormatConfiguration,omitempty"`
+	Enabled *bool         `json:"Enabled,omitempty"`
 }
 
-type deleteInput struct {
-	DeliveryStreamName *string
-	AllowForceDelete   *bool
+// On tells whether records are converted: the switch is on when it is absent.
+func (c *Conversion) On() bool { return c != nil && (c.Enabled == nil || *c.Enabled) }
+
+// SchemaConfig names the table whose columns are the schema.
+type SchemaConfig struct {
+	RoleARN      *string `json:"RoleARN,omitempty"`
+	CatalogID    *string `json:"CatalogId,omitempty"`
+	DatabaseName *string `json:"DatabaseName,omitempty"`
+	TableName    *string `json:"TableName,omitempty"`
+	Region       *string `json:"Region,omitempty"`
+	VersionID    *string `json:"VersionId,omitempty"` // nil and "LATEST" are the newest
 }
 
-type createOutput struct {
-	DeliveryStreamARN string
+// InputFormat holds the deserializer.
+type InputFormat struct {
+	Deserializer *Deserializer `json:"Deserializer,omitempty"`
 }
 
-type listOutput struct {
-	DeliveryStreamNames    []string
-	HasMoreDeliveryStreams bool
+// Deserializer is exactly one of the two.
+type Deserializer struct {
+	OpenX *OpenXJSONSerDe `json:"OpenXJsonSerDe,omitempty"`
+	Hive  *HiveJSONSerDe  `json:"HiveJsonSerDe,omitempty"`
 }
 
-type describeOutput struct {
-	DeliveryStreamDescription streamDescription
+// OpenXJSONSerDe are the options of the OpenX SerDe.
+type OpenXJSONSerDe struct {
+	ConvertDots     *bool             `json:"ConvertDotsInJsonKeysToUnderscores,omitempty"` // default false
+	CaseInsensitive *bool             `json:"CaseInsensitive,omitempty"`                    // default true
+	ColumnKeys      map[string]string `json:"ColumnToJsonKeyMappings,omitempty"`            // column → JSON key
 }
 
-type streamDescription struct {
-	DeliveryStreamName                    string
-	DeliveryStreamARN                     string
-	DeliveryStreamStatus                  Status
-	FailureDescription                    *Failure `json:",omitempty"`
-	DeliveryStreamEncryptionConfiguration encryptionDescription
-	DeliveryStreamType                    string
-	VersionID                             string             `json:"VersionId"`
-	CreateTimestamp                       json.Number        // seconds since the epoch
-	LastUpdateTimestamp                   *json.Number       `json:",omitempty"`
-	Source                                *sourceDescription `json:",omitempty"`
-	Destinations                          []destinationDescription
-	HasMoreDestinations                   bool
+// HiveJSONSerDe are the options of the Hive SerDe.
+type HiveJSONSerDe struct {
+	TimestampFormats []string `json:"TimestampFormats,omitempty"` // Joda patterns, or "millis"
 }
 
-type encryptionDescription struct{ Status string }
-
-type sourceDescription struct {
-	DirectPutSourceDescription struct{ ThroughputHintInMBs int32 }
+// OutputFormat holds the serializer.
+type OutputFormat struct {
+	Serializer *Serializer `json:"Serializer,omitempty"`
 }
 
-type destinationDescription struct {
-	DestinationID                 string `json:"DestinationId"`
-	IcebergDestinationDescription icebergDescription
+// Serializer is exactly one of the two; ORC is refused where it is in effect.
+type Serializer struct {
+	Parquet *ParquetSerDe `json:"ParquetSerDe,omitempty"`
+	ORC     *OrcSerDe     `json:"OrcSerDe,omitempty"`
 }
 
-// icebergDescription shows S3Configuration as S3DestinationDescription.
-type icebergDescription struct {
-	IcebergDestination
-	S3Configuration          *struct{}      `json:"S3Configuration,omitempty"` // hides the embedded member
-	S3DestinationDescription *S3Destination `json:"S3DestinationDescription,omitempty"`
+// ParquetSerDe are the options of the Parquet files; the defaults are AWS's.
+type ParquetSerDe struct {
+	BlockSizeBytes   *int32  `json:"BlockSizeBytes,omitempty"` // of HDFS, for padding: 256 MiB
+	PageSizeBytes    *int32  `json:"PageSizeBytes,omitempty"`  // 1 MiB
+	Compression      *string `json:"Compression,omitempty"`    // UNCOMPRESSED, GZIP or SNAPPY, the default
+	EnableDictionary *bool   `json:"EnableDictionaryCompression,omitempty"`
+	MaxPaddingBytes  *int32  `json:"MaxPaddingBytes,omitempty"` // 0
+	WriterVersion    *string `json:"WriterVersion,omitempty"`   // V1, the default, or V2
 }
+
+// OrcSerDe are the options of ORC files.
+type OrcSerDe struct {
+	StripeSizeBytes        *int32   `json:"StripeSizeBytes,omitempty"`
+	BlockSizeBytes         *int32   `json:"BlockSizeBytes,omitempty"`
+	RowIndexStride         *int32   `json:"RowIndexStride,omitempty"`
+	EnablePadding          *bool    `json:"EnablePadding,omitempty"`
+	PaddingTolerance       *float64 `json:"PaddingTolerance,omitempty"`
+	Compression            *string  `json:"Compression,omitempty"`
+	BloomFilterColumns     []string `json:"BloomFilterColumns,omitempty"`
+	BloomFilterFalseRate   *float64 `json:"BloomFilterFalsePositiveProbability,omitempty"`
+	DictionaryKeyThreshold *float64 `json:"DictionaryKeyThreshold,omitempty"`
+	FormatVersion          *string  `json:"FormatVersion,omitempty"`
+}
+
+// DynamicPartitioning is DynamicPartitioningConfiguration.
+type DynamicPartitioning struct {
+	RetryOptions *RetryOptions `json:"RetryOptions,omitempty"`
+	Enabled      *bool         `json:"Enabled,omitempty"`
+}
+
+// On tells whether records are partitioned by their content.
+func (d *DynamicPartitioning) On() bool { return d != nil && isTrue(d.Enabled) }

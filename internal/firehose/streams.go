@@ -40,10 +40,22 @@ type Streams interface {
 	Create(ctx context.Context, c StreamConfig) (StreamInfo, error)
 	// Describe returns ErrNotFound for an unknown name.
 	Describe(ctx context.Context, name record.StreamName) (StreamInfo, error)
+	// Update gives a stream another destination if it is still at the version,
+	// which it raises; else ErrConcurrent. c.Tags is ignored. The new definition
+	// is durable when it returns. ErrNotFound, ErrInUse (the stream is not
+	// ACTIVE), ErrInvalid.
+	Update(ctx context.Context, name record.StreamName, version int64, c StreamConfig) (StreamInfo, error)
+	// ChangeTags replaces a stream's tags by what change makes of them, in one
+	// step; an error of change is returned as it is and changes nothing. The
+	// version stays. ErrNotFound, ErrInUse.
+	ChangeTags(ctx context.Context, name record.StreamName, change func([]Tag) ([]Tag, error)) error
 	// List returns at most limit names greater than after, in ascending order
 	// of their bytes, and whether there are more.
 	List(ctx context.Context, after string, limit int) (names []record.StreamName, more bool, err error)
-	// Delete returns ErrNotFound or ErrInUse.
+	// Delete returns when the stream is gone, or when it is DELETING and will
+	// go by itself. What was acknowledged is delivered first, force or not: a
+	// stream for which that fails is DELETING_FAILED and can be deleted again.
+	// ErrNotFound, ErrInUse (it is CREATING).
 	Delete(ctx context.Context, name record.StreamName, force bool) error
 	// Put stores the records and returns when every record that the result
 	// does not report as failed is durable. It must not keep p, or anything in
@@ -108,24 +120,43 @@ const (
 	StatusDeletingFailed Status = "DELETING_FAILED"
 )
 
-// StreamConfig is what a stream was created with, defaults filled in. Its JSON
-// form is AWS's, so that it can be stored and shown as it is.
+// StreamConfig is what a stream was created with, or updated to, defaults
+// filled in. It has exactly one destination. Its JSON form is AWS's, so that it
+// can be stored and shown as it is.
 type StreamConfig struct {
-	Name                record.StreamName  `json:"DeliveryStreamName"`
-	ThroughputHintInMBs *int32             `json:"ThroughputHintInMBs,omitempty"`
-	Iceberg             IcebergDestination `json:"IcebergDestination"`
-	Tags                []Tag              `json:"Tags,omitempty"`
+	Name                record.StreamName      `json:"DeliveryStreamName"`
+	ThroughputHintInMBs *int32                 `json:"ThroughputHintInMBs,omitempty"`
+	Iceberg             *IcebergDestination    `json:"IcebergDestination,omitempty"`
+	S3                  *ExtendedS3Destination `json:"ExtendedS3Destination,omitempty"`
+	Tags                []Tag                  `json:"Tags,omitempty"`
 }
 
-// Table returns the table that the stream feeds.
+// Table returns the first table that an Iceberg destination names; "" for
+// other destinations, and where records are routed to tables by content only.
 func (c StreamConfig) Table() (database, table string) {
+	if c.Iceberg == nil || len(c.Iceberg.Tables) == 0 {
+		return "", ""
+	}
 	t := c.Iceberg.Tables[0]
 	return t.Database, t.Table
 }
 
+// Processing returns what happens to the records before delivery, or nil.
+func (c StreamConfig) Processing() *Processing {
+	if c.S3 != nil {
+		return c.S3.Processing
+	}
+	return c.Iceberg.Processing
+}
+
 // Hints returns the buffer hints: a flush is due at whichever comes first.
 func (c StreamConfig) Hints() (sizeBytes int64, interval time.Duration) {
-	h := c.Iceberg.BufferingHints
+	var h *BufferingHints
+	if c.S3 != nil {
+		h = c.S3.BufferingHints
+	} else {
+		h = c.Iceberg.BufferingHints
+	}
 	return int64(*h.SizeInMBs) << 20, time.Duration(*h.IntervalInSeconds) * time.Second
 }
 

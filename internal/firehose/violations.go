@@ -1,6 +1,7 @@
 package firehose
 
 import (
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -65,7 +66,10 @@ func matching(text string) pattern {
 	return pattern{text, regexp.MustCompile(`^(?:` + text + `)$`).MatchString}
 }
 
-func notBlank(s string) bool { return strings.TrimSpace(s) != "" && !strings.ContainsAny(s, "\n\r") }
+// notBlank is ^(?!\s*$).+ in Java, where white space is ASCII's.
+func notBlank(s string) bool {
+	return strings.Trim(s, " \t\v\f") != "" && !strings.ContainsAny(s, "\n\r")
+}
 
 var (
 	tagKeyRE   = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:\/=+\-@%]*$`)
@@ -81,7 +85,11 @@ var (
 	logGroupPattern    = matching(`[\.\-_/#A-Za-z0-9]*`)
 	logStreamPattern   = matching(`[^:*]*`)
 	destinationPattern = matching(`[a-zA-Z0-9-]+`)
-	parameterPattern   = pattern{`^(?!\s*$).+`, notBlank}
+	versionPattern     = matching(`[0-9]+`)
+	kmsKeyPattern      = matching(`arn:.*:kms:[a-zA-Z0-9\-]+:\d{12}:(key|alias)/[a-zA-Z_0-9+=,.@\-_/]+`)
+	extensionPattern   = matching(`^(|\.[0-9a-z!\-_.*'()]+)$`)
+	timeZonePattern    = matching(`^$|[a-zA-Z/_]+`)
+	notBlankPattern    = pattern{`^(?!\s*$).+`, notBlank}
 	tagKeyPattern      = pattern{`^(?!aws:)[\p{L}\p{Z}\p{N}_.:\/=+\-@%]*$`, func(s string) bool { return !strings.HasPrefix(s, "aws:") && tagKeyRE.MatchString(s) }}
 	tagValuePattern    = pattern{`^[\p{L}\p{Z}\p{N}_.:\/=+\-@%]*$`, tagValueRE.MatchString}
 	anyPattern         = pattern{`.*`, func(s string) bool { return !strings.ContainsAny(s, "\n\r") }}
@@ -95,10 +103,10 @@ func (v *violations) string(path string, s *string, required bool, low, high int
 		}
 		return
 	}
+	v.length(path, shown(*s), utf8.RuneCountInString(*s), low, high)
 	if !p.matches(*s) {
 		v.add(shown(*s), path, "Member must satisfy regular expression pattern: "+p.text)
 	}
-	v.length(path, shown(*s), utf8.RuneCountInString(*s), low, high)
 }
 
 func (v *violations) length(path, value string, n, low, high int) {
@@ -126,6 +134,21 @@ func (v *violations) integer(path string, n *int32, required bool, low, high int
 	}
 }
 
+func (v *violations) atLeast(path string, n *int32, low int32) {
+	v.integer(path, n, false, low, math.MaxInt32)
+}
+
+// proportion checks a number from 0 to 1.
+func (v *violations) proportion(path string, n *float64) {
+	switch {
+	case n == nil:
+	case *n < 0:
+		v.add("'"+strconv.FormatFloat(*n, 'g', -1, 64)+"'", path, "Member must have value greater than or equal to 0")
+	case *n > 1:
+		v.add("'"+strconv.FormatFloat(*n, 'g', -1, 64)+"'", path, "Member must have value less than or equal to 1")
+	}
+}
+
 func (v *violations) enum(path string, s *string, words ...string) {
 	if s == nil {
 		return
@@ -138,110 +161,24 @@ func (v *violations) enum(path string, s *string, words ...string) {
 	v.add(shown(*s), path, "Member must satisfy enum value set: ["+strings.Join(words, ", ")+"]")
 }
 
+// word checks a required enum member, which is "" where it was absent.
+func (v *violations) word(path, s string, words ...string) {
+	if s == "" {
+		v.missing(path)
+		return
+	}
+	v.enum(path, &s, words...)
+}
+
+// present checks a required string member, which is "" where it was absent.
+func (v *violations) present(path, s string, high int, p pattern) {
+	if s == "" {
+		v.missing(path)
+		return
+	}
+	v.string(path, &s, true, 1, high, p)
+}
+
 func (v *violations) streamName(path string, s *string, required bool) {
 	v.string(path, s, required, 1, 64, streamNamePattern)
-}
-
-func (v *violations) hints(path string, h *BufferingHints) {
-	if h == nil {
-		return
-	}
-	v.integer(path+".sizeInMBs", h.SizeInMBs, false, 1, 128)
-	v.integer(path+".intervalInSeconds", h.IntervalInSeconds, false, 0, 900)
-}
-
-func (v *violations) cloudWatch(path string, c *CloudWatchLogging) {
-	if c == nil {
-		return
-	}
-	v.string(path+".logGroupName", c.LogGroupName, false, 0, 512, logGroupPattern)
-	v.string(path+".logStreamName", c.LogStreamName, false, 0, 512, logStreamPattern)
-}
-
-func member(path string, i int) string { return path + "." + strconv.Itoa(i+1) + ".member" }
-
-func (v *violations) tags(path string, tags *[]Tag) {
-	if tags == nil {
-		return
-	}
-	v.length(path, "'["+strconv.Itoa(len(*tags))+" members]'", len(*tags), 1, 50)
-	for i := range *tags {
-		t := &(*tags)[i]
-		v.string(member(path, i)+".key", &t.Key, true, 1, 128, tagKeyPattern)
-		v.string(member(path, i)+".value", t.Value, false, 0, 256, tagValuePattern)
-	}
-}
-
-func (v *violations) iceberg(path string, d *IcebergDestination) {
-	v.string(path+".roleARN", d.RoleARN, true, 1, 512, roleARNPattern)
-	if d.Catalog == nil {
-		v.missing(path + ".catalogConfiguration")
-	} else {
-		v.string(path+".catalogConfiguration.catalogARN", d.Catalog.CatalogARN, false, 1, 512, catalogARNPattern)
-		v.string(path+".catalogConfiguration.warehouseLocation", d.Catalog.WarehouseLocation, false, 1, 2048, warehousePattern)
-	}
-	for i := range d.Tables {
-		t := &d.Tables[i]
-		p := member(path+".destinationTableConfigurationList", i)
-		v.string(p+".destinationTableName", &t.Table, true, 1, 255, tableNamePattern)
-		v.string(p+".destinationDatabaseName", &t.Database, true, 1, 255, tableNamePattern)
-		for j := range t.UniqueKeys {
-			v.string(member(p+".uniqueKeys", j), &t.UniqueKeys[j], true, 1, 1024, noSpacePattern)
-		}
-		if t.PartitionSpec != nil {
-			for j := range t.PartitionSpec.Identity {
-				v.string(member(p+".partitionSpec.identity", j)+".sourceName", &t.PartitionSpec.Identity[j].SourceName, true, 1, 1024, noSpacePattern)
-			}
-		}
-		v.string(p+".s3ErrorOutputPrefix", t.ErrorPrefix, false, 0, 1024, anyPattern)
-	}
-	v.enabled(path+".schemaEvolutionConfiguration", d.SchemaEvolution)
-	v.enabled(path+".tableCreationConfiguration", d.TableCreation)
-	v.hints(path+".bufferingHints", d.BufferingHints)
-	v.cloudWatch(path+".cloudWatchLoggingOptions", d.CloudWatch)
-	v.processing(path+".processingConfiguration", d.Processing)
-	v.enum(path+".s3BackupMode", d.S3BackupMode, "FailedDataOnly", "AllData")
-	if d.RetryOptions != nil {
-		v.integer(path+".retryOptions.durationInSeconds", d.RetryOptions.DurationInSeconds, false, 0, 7200)
-	}
-	if d.S3 == nil {
-		v.missing(path + ".s3Configuration")
-	} else {
-		v.s3(path+".s3Configuration", d.S3)
-	}
-}
-
-func (v *violations) enabled(path string, e *Enabled) {
-	if e != nil && e.Enabled == nil {
-		v.missing(path + ".enabled")
-	}
-}
-
-func (v *violations) processing(path string, p *Processing) {
-	if p == nil {
-		return
-	}
-	for i := range p.Processors {
-		q := member(path+".processors", i)
-		v.enum(q+".type", &p.Processors[i].Type, "RecordDeAggregation", "Decompression", "CloudWatchLogProcessing", "Lambda", "MetadataExtraction", "AppendDelimiterToRecord")
-		for j := range p.Processors[i].Parameters {
-			a := &p.Processors[i].Parameters[j]
-			v.enum(member(q+".parameters", j)+".parameterName", &a.Name, "LambdaArn", "NumberOfRetries", "MetadataExtractionQuery", "JsonParsingEngine", "RoleArn",
-				"BufferSizeInMBs", "BufferIntervalInSeconds", "SubRecordType", "Delimiter", "CompressionFormat", "DataMessageExtraction")
-			v.string(member(q+".parameters", j)+".parameterValue", &a.Value, true, 1, 5120, parameterPattern)
-		}
-	}
-}
-
-func (v *violations) s3(path string, d *S3Destination) {
-	v.string(path+".roleARN", d.RoleARN, true, 1, 512, roleARNPattern)
-	v.string(path+".bucketARN", d.BucketARN, true, 1, 2048, bucketARNPattern)
-	v.string(path+".prefix", d.Prefix, false, 0, 1024, anyPattern)
-	v.string(path+".errorOutputPrefix", d.ErrorOutputPrefix, false, 0, 1024, anyPattern)
-	v.hints(path+".bufferingHints", d.BufferingHints)
-	v.enum(path+".compressionFormat", d.CompressionFormat, "UNCOMPRESSED", "GZIP", "ZIP", "Snappy", "HADOOP_SNAPPY")
-	if d.Encryption != nil {
-		v.enum(path+".encryptionConfiguration.noEncryptionConfig", d.Encryption.NoEncryptionConfig, "NoEncryption")
-	}
-	v.cloudWatch(path+".cloudWatchLoggingOptions", d.CloudWatch)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tapehouse/tapehouse/internal/auth"
 	"github.com/tapehouse/tapehouse/internal/catalog"
@@ -108,8 +109,15 @@ func (d documents) Delete(ctx context.Context, kind, key string) error {
 	return err
 }
 
-// streams gives the Firehose front door the delivery streams.
-type streams struct{ m *delivery.Manager }
+// streams gives the Firehose front door the delivery streams; streams.go has
+// what changes them.
+type streams struct {
+	m          *delivery.Manager
+	deletions  *deletions
+	deleteWait time.Duration
+}
+
+func newStreams(m *delivery.Manager) streams { return streams{m, &deletions{}, deleteWait} }
 
 // streamError maps delivery's errors to the front door's decisions.
 func streamError(err error) error {
@@ -121,6 +129,8 @@ func streamError(err error) error {
 		return firehose.ErrNotFound
 	case errors.Is(err, delivery.ErrExists):
 		return firehose.ErrInUse
+	case errors.Is(err, delivery.ErrChanged):
+		return firehose.ErrConcurrent
 	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, record.ErrInvalid):
 		kind = firehose.ErrInvalid
 	case errors.Is(err, delivery.ErrUnavailable), errors.Is(err, delivery.ErrClosed):
@@ -132,6 +142,9 @@ func streamError(err error) error {
 }
 
 func (s streams) Create(ctx context.Context, c firehose.StreamConfig) (firehose.StreamInfo, error) {
+	if err := carriedOut(&c); err != nil {
+		return firehose.StreamInfo{}, err
+	}
 	body, err := json.Marshal(c)
 	if err != nil {
 		return firehose.StreamInfo{}, err
@@ -146,7 +159,7 @@ func (s streams) Create(ctx context.Context, c firehose.StreamConfig) (firehose.
 }
 
 func streamInfo(cfg delivery.Config) (firehose.StreamInfo, error) {
-	info := firehose.StreamInfo{Status: firehose.StatusActive, Version: 1, CreatedAt: cfg.CreatedAt, UpdatedAt: cfg.CreatedAt}
+	info := firehose.StreamInfo{Status: firehose.StatusActive, Version: cfg.Version, CreatedAt: cfg.CreatedAt, UpdatedAt: cfg.UpdatedAt}
 	if err := json.Unmarshal(cfg.API, &info.Config); err != nil {
 		return info, fmt.Errorf("stream %s: read its description: %w", cfg.Name, err)
 	}
@@ -158,7 +171,9 @@ func (s streams) Describe(_ context.Context, name record.StreamName) (firehose.S
 	if err != nil {
 		return firehose.StreamInfo{}, streamError(err)
 	}
-	return streamInfo(st.Config())
+	info, err := streamInfo(st.Config())
+	info.Status, info.Failure = s.deletions.status(name)
+	return info, err
 }
 
 func (s streams) List(_ context.Context, after string, limit int) (names []record.StreamName, more bool, err error) {
@@ -171,10 +186,6 @@ func (s streams) List(_ context.Context, after string, limit int) (names []recor
 		}
 	}
 	return names, false, nil
-}
-
-func (s streams) Delete(ctx context.Context, name record.StreamName, _ bool) error {
-	return streamError(s.m.Delete(ctx, name))
 }
 
 func (s streams) Put(ctx context.Context, name record.StreamName, p *firehose.PutRequest) (firehose.PutResult, error) {

@@ -93,7 +93,7 @@ func (s *Server) installStream(ctx context.Context, st *packs.Stream) error {
 		return err
 	}
 	size, seconds := int32(st.BufferSizeMiB), int32(st.BufferInterval.Seconds())
-	api, err := json.Marshal(firehose.StreamConfig{Name: st.Name, Iceberg: firehose.IcebergDestination{
+	api, err := json.Marshal(firehose.StreamConfig{Name: st.Name, Iceberg: &firehose.IcebergDestination{
 		Tables:         []firehose.DestinationTable{{Table: st.Table, Database: s.pack.Namespace}},
 		BufferingHints: &firehose.BufferingHints{SizeInMBs: &size, IntervalInSeconds: &seconds},
 	}})

@@ -337,7 +337,7 @@ func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	if err != nil {
 		return err
 	}
-	fh, err := firehose.New(firehose.Options{Streams: streams{s.delivery}, Region: s.cfg.Region, AccountID: accountID, Logger: s.logger, Registerer: s.metrics})
+	fh, err := firehose.New(firehose.Options{Streams: newStreams(s.delivery), Region: s.cfg.Region, AccountID: accountID, Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return err
 	}

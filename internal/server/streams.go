@@ -1,0 +1,147 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tapehouse/tapehouse/internal/delivery"
+	"github.com/tapehouse/tapehouse/internal/firehose"
+	"github.com/tapehouse/tapehouse/internal/record"
+)
+
+// deleteWait is how long a delete waits for what was acknowledged to be
+// delivered: less than the 60 s after which AWS's clients give up.
+const deleteWait = 45 * time.Second
+
+// carriedOut refuses what the front door knows and delivery does not carry out.
+func carriedOut(c *firehose.StreamConfig) error {
+	refuse := func(message string) error { return &firehose.Refusal{Kind: firehose.ErrInvalid, Message: message} }
+	if c.S3 != nil {
+		return refuse("ExtendedS3DestinationConfiguration is not supported by this version: use IcebergDestinationConfiguration, whose tables are Parquet files that any engine reads.")
+	}
+	d := c.Iceberg
+	switch {
+	case d.Processing != nil && d.Processing.Enabled != nil && *d.Processing.Enabled:
+		return refuse("ProcessingConfiguration is not supported by this version: leave it out, or set Enabled to false.")
+	case len(d.Tables) != 1:
+		return refuse("DestinationTableConfigurationList must name exactly one table, because records are not routed by content; create one delivery stream a table.")
+	case len(d.Tables[0].UniqueKeys) > 0:
+		return refuse("DestinationTableConfigurationList.UniqueKeys is not supported by this version: records are appended, never updated or deleted.")
+	case d.SchemaEvolution.On():
+		return refuse("SchemaEvolutionConfiguration is not supported by this version: change the table's columns by SQL.")
+	case d.TableCreation.On():
+		return refuse("TableCreationConfiguration is not supported by this version: create the table by SQL before the delivery stream.")
+	}
+	return nil
+}
+
+// Update implements firehose.Streams.
+func (s streams) Update(ctx context.Context, name record.StreamName, version int64, c firehose.StreamConfig) (firehose.StreamInfo, error) {
+	if err := carriedOut(&c); err != nil {
+		return firehose.StreamInfo{}, err
+	}
+	cfg, err := s.m.Update(ctx, name, version, func(cfg delivery.Config) (delivery.Config, error) {
+		if database, table := c.Table(); database != cfg.Namespace || table != cfg.Table {
+			return cfg, &firehose.Refusal{Kind: firehose.ErrInvalid, Message: fmt.Sprintf(
+				"The stream feeds the table %s.%s, which cannot be changed: create another stream for %s.%s.", cfg.Namespace, cfg.Table, database, table)}
+		}
+		info, err := streamInfo(cfg)
+		if err != nil {
+			return cfg, err
+		}
+		c.Tags = info.Config.Tags
+		cfg.SizeBytes, cfg.Interval = c.Hints()
+		cfg.API, err = json.Marshal(c)
+		return cfg, err
+	})
+	if err != nil {
+		return firehose.StreamInfo{}, streamError(err)
+	}
+	return streamInfo(cfg)
+}
+
+// ChangeTags implements firehose.Streams.
+func (s streams) ChangeTags(ctx context.Context, name record.StreamName, change func([]firehose.Tag) ([]firehose.Tag, error)) error {
+	_, err := s.m.Update(ctx, name, 0, func(cfg delivery.Config) (delivery.Config, error) {
+		info, err := streamInfo(cfg)
+		if err != nil {
+			return cfg, err
+		}
+		if info.Config.Tags, err = change(info.Config.Tags); err != nil {
+			return cfg, err
+		}
+		cfg.API, err = json.Marshal(info.Config)
+		return cfg, err
+	})
+	return streamError(err)
+}
+
+// Delete implements firehose.Streams. The request's end does not end it: its
+// client may have given up waiting, and asks again.
+func (s streams) Delete(ctx context.Context, name record.StreamName, _ bool) error {
+	if _, err := s.m.Stream(name); err != nil {
+		return streamError(err)
+	}
+	if !s.deletions.begin(name) {
+		return nil // it is being deleted
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.deleteWait)
+	defer cancel()
+	err := s.m.Delete(ctx, name)
+	s.deletions.end(name, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &firehose.Refusal{Kind: firehose.ErrUnavailable, Message: fmt.Sprintf(
+			"Firehose %s is not deleted: what it has acknowledged could not be delivered within %s. Mend its destination and delete it again.", name, s.deleteWait)}
+	}
+	return streamError(err)
+}
+
+// deletions are the deletes that are under way, and those that failed since
+// the start of the server.
+type deletions struct {
+	mu      sync.Mutex
+	streams map[record.StreamName]error // nil while under way
+}
+
+// begin reports whether no delete of the stream is under way.
+func (d *deletions) begin(name record.StreamName) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err, ok := d.streams[name]; ok && err == nil {
+		return false
+	}
+	if d.streams == nil {
+		d.streams = map[record.StreamName]error{}
+	}
+	d.streams[name] = nil
+	return true
+}
+
+func (d *deletions) end(name record.StreamName, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil || errors.Is(err, delivery.ErrNotFound) {
+		delete(d.streams, name)
+		return
+	}
+	d.streams[name] = err
+}
+
+// status is the place in its life of a stream that is there.
+func (d *deletions) status(name record.StreamName) (firehose.Status, *firehose.Failure) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch err, ok := d.streams[name]; {
+	case !ok:
+		return firehose.StatusActive, nil
+	case err == nil:
+		return firehose.StatusDeleting, nil
+	default:
+		details := err.Error()
+		return firehose.StatusDeletingFailed, &firehose.Failure{Type: "UNKNOWN_ERROR", Details: details[:min(len(details), 1024)]} // what the model takes
+	}
+}
