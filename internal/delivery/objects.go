@@ -25,8 +25,10 @@ type ObjectPlan struct {
 	OldestAt time.Time // arrival of the oldest record
 	Seed     uuid.UUID // of random names
 	Version  int64     // of the stream's definition
-	// Target is the destination's part of the definition at the cut.
-	Target json.RawMessage
+	// Target is the destination's part of the definition at the cut; Prepared
+	// once it has all that it depends on.
+	Target   json.RawMessage
+	Prepared bool
 }
 
 // ObjectRecord is a record on its way into an object. Data is the caller's.
@@ -41,8 +43,13 @@ type ObjectRecord struct {
 	Code, Message string
 }
 
+func arrival(r ObjectRecord) time.Time { return time.UnixMicro(r.ArrivedAt).UTC() }
+
 // ObjectDestination writes objects.
 type ObjectDestination interface {
+	// Prepare adds to a target what it depends on beside itself, such as a
+	// table's columns, so that the plan is complete.
+	Prepare(ctx context.Context, target json.RawMessage) (json.RawMessage, error)
 	// Write executes a plan over the records that each yields, in offset order.
 	// It may be called again for the same plan, by this process or the next,
 	// and then leaves the same objects. An error of the function that each was
@@ -386,6 +393,12 @@ func (l *objectLane) due() *ObjectPlan {
 func (l *objectLane) deliver(ctx context.Context, p *ObjectPlan) objectFlush {
 	started := l.m.o.Now()
 	f := objectFlush{plan: p}
+	if !p.Prepared {
+		if p.Target, f.err = l.dest.Prepare(ctx, p.Target); f.err != nil {
+			return f
+		}
+		p.Prepared = true
+	}
 	if f.err = l.store(ctx, objectState{Through: p.From, Plan: p}); f.err != nil {
 		return f
 	}

@@ -31,6 +31,10 @@ type objectLine struct {
 	Code   string            `json:",omitempty"`
 }
 
+func (objects) Prepare(_ context.Context, target json.RawMessage) (json.RawMessage, error) {
+	return target, nil
+}
+
 func (o objects) Write(ctx context.Context, p ObjectPlan, each func(func(ObjectRecord) error) error) (r ObjectResult, err error) {
 	var out bytes.Buffer
 	err = each(func(x ObjectRecord) error {
