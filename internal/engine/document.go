@@ -1,0 +1,205 @@
+package engine
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+	"time"
+	"unsafe"
+)
+
+// Rows as JSON. A result that becomes documents is read in place: its strings
+// and numbers go from DuckDB's vectors to the text without a Go value between.
+//
+//	BOOLEAN           true, false
+//	integers          the number, whatever its size
+//	DECIMAL           the number with all digits of its scale: 1.50
+//	FLOAT, DOUBLE     the shortest number that reads back as the same
+//	JSON              as it is
+//	DATE              "2006-01-02"
+//	TIME              "15:04:05.000006", no trailing zeros
+//	TIMESTAMP         "2006-01-02T15:04:05.000006", no trailing zeros
+//	TIMESTAMPTZ       the same in UTC with a Z
+//	LIST, ARRAY       an array
+//	STRUCT            an object
+//	MAP               an array of {"key": …, "value": …}
+//	anything else     a string of its text form
+
+// Step moves to the next row, for Null, Value and AppendJSON, or returns
+// io.EOF. After another error the rows are only good for Close.
+func (r *Rows) Step() error {
+	if r.closed {
+		return ErrClosed
+	}
+	if r.err != nil {
+		return r.err
+	}
+	for r.st.row == r.st.rows {
+		if err := r.st.fetch(); err != nil {
+			return r.failed(err)
+		}
+	}
+	r.st.row++
+	r.count++
+	return nil
+}
+
+// Value is column i of the row that Step moved to. REQUIRES: Step succeeded.
+func (r *Rows) Value(i int) any { return r.st.readers[i].value(r.st.row - 1) }
+
+// Null reports whether column i of the row is null. REQUIRES: as Value.
+func (r *Rows) Null(i int) bool { return r.st.readers[i].null(r.st.row - 1) }
+
+// AppendJSON appends column i of the row as JSON to dst and returns the new
+// buffer. A value without a JSON form is an *Error of kind Conversion: a number
+// that is infinite or none, a date outside of the years 1 to 9999, bytes, text
+// of the type JSON that is none. REQUIRES: as Value.
+func (r *Rows) AppendJSON(dst []byte, i int) ([]byte, error) {
+	return appendDocument(dst, r.st.readers[i], r.st.row-1)
+}
+
+// AppendString is AppendJSON for a column of text, without quotes and escapes:
+// the text itself. REQUIRES: as Value; the column is Varchar.
+func (r *Rows) AppendString(dst []byte, i int) []byte {
+	if t, ok := r.st.readers[i].(*text); ok {
+		return append(dst, t.bytes(r.st.row-1)...)
+	}
+	s, _ := r.Value(i).(string)
+	return append(dst, s...)
+}
+
+func noJSON(what string) error {
+	return &Error{Kind: Conversion, Message: what + " has no JSON form"}
+}
+
+func appendDocument(dst []byte, r reader, row int) ([]byte, error) {
+	if r.null(row) {
+		return append(dst, "null"...), nil
+	}
+	switch r := r.(type) {
+	case *sequence:
+		from, n := r.span(row)
+		var err error
+		dst = append(dst, '[')
+		for i := range n {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			if dst, err = appendDocument(dst, r.child, from+i); err != nil {
+				return dst, err
+			}
+		}
+		return append(dst, ']'), nil
+	case *structure:
+		var err error
+		dst = append(dst, '{')
+		for i, c := range r.children {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = append(AppendJSONString(dst, r.names[i]), ':')
+			if dst, err = appendDocument(dst, c, row); err != nil {
+				return dst, err
+			}
+		}
+		return append(dst, '}'), nil
+	case *text:
+		b := r.bytes(row)
+		switch {
+		case r.blob:
+			return dst, noJSON("a value of bytes")
+		case r.json:
+			if !json.Valid(b) {
+				return dst, noJSON("a value of the type JSON that JSON does not allow")
+			}
+			return append(dst, b...), nil
+		}
+		return AppendJSONString(dst, unsafe.String(unsafe.SliceData(b), len(b))), nil
+	case *decimal:
+		return r.appendTo(dst, row), nil
+	}
+	return appendDocumentValue(dst, r.value(row))
+}
+
+func appendDocumentValue(dst []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case bool:
+		return strconv.AppendBool(dst, v), nil
+	case int16, int32, int64, Decimal:
+		return AppendText(dst, v, nil), nil
+	case float32:
+		return appendJSONFloat(dst, float64(v), 32)
+	case float64:
+		return appendJSONFloat(dst, v, 64)
+	case Date:
+		if v == dateInfinity || v == -dateInfinity {
+			return dst, noJSON("an infinite date")
+		}
+		return appendJSONTime(dst, time.Unix(int64(v)*86400, 0).UTC(), "2006-01-02")
+	case Timestamp:
+		if v == timestampInfinity || v == -timestampInfinity {
+			return dst, noJSON("an infinite timestamp")
+		}
+		return appendJSONTime(dst, time.UnixMicro(int64(v)).UTC(), "2006-01-02T15:04:05.999999")
+	case TimestampTZ:
+		if v == timestampInfinity || v == -timestampInfinity {
+			return dst, noJSON("an infinite timestamp")
+		}
+		return appendJSONTime(dst, time.UnixMicro(int64(v)).UTC(), "2006-01-02T15:04:05.999999Z")
+	case string:
+		return AppendJSONString(dst, v), nil
+	}
+	return AppendJSONString(dst, string(AppendText(nil, v, time.UTC))), nil
+}
+
+// appendJSONFloat is the shortest form; an exponent stands where JavaScript
+// puts one, so that numbers of everyday size have none.
+func appendJSONFloat(dst []byte, f float64, bits int) ([]byte, error) {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return dst, noJSON("a number that is infinite or none")
+	}
+	format := byte('f')
+	if a := math.Abs(f); a != 0 && (a < 1e-6 || a >= 1e21) {
+		format = 'e'
+	}
+	return strconv.AppendFloat(dst, f, format, -1, bits), nil
+}
+
+func appendJSONTime(dst []byte, t time.Time, layout string) ([]byte, error) {
+	if y := t.Year(); y < 1 || y > 9999 {
+		return dst, noJSON("a date outside of the years 1 to 9999")
+	}
+	dst = append(dst, '"')
+	dst = t.AppendFormat(dst, layout)
+	return append(dst, '"'), nil
+}
+
+const hexDigits = "0123456789abcdef"
+
+// AppendJSONString appends s, which is UTF-8, as a JSON string: only what JSON
+// demands is escaped.
+func AppendJSONString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c >= 0x20 && c != '"' && c != '\\' {
+			continue
+		}
+		dst = append(dst, s[from:i]...)
+		from = i + 1
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, `\n`...)
+		case '\r':
+			dst = append(dst, `\r`...)
+		case '\t':
+			dst = append(dst, `\t`...)
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		}
+	}
+	return append(append(dst, s[from:]...), '"')
+}
