@@ -2,6 +2,7 @@ package engine
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"strconv"
 	"time"
@@ -50,31 +51,43 @@ func (r *Rows) Value(i int) any { return r.st.readers[i].value(r.st.row - 1) }
 // Null reports whether column i of the row is null. REQUIRES: as Value.
 func (r *Rows) Null(i int) bool { return r.st.readers[i].null(r.st.row - 1) }
 
+// ErrTooLong is returned by AppendJSON instead of a buffer beyond its limit.
+var ErrTooLong = errors.New("the value is too long")
+
 // AppendJSON appends column i of the row as JSON to dst and returns the new
 // buffer. A value without a JSON form is an *Error of kind Conversion: a number
 // that is infinite or none, a date outside of the years 1 to 9999, bytes, text
-// of the type JSON that is none. REQUIRES: as Value.
-func (r *Rows) AppendJSON(dst []byte, i int) ([]byte, error) {
-	return appendDocument(dst, r.st.readers[i], r.st.row-1)
+// of the type JSON that is none. Texts and elements that would make dst longer
+// than limit bytes are not copied: ErrTooLong. REQUIRES: as Value.
+func (r *Rows) AppendJSON(dst []byte, i, limit int) ([]byte, error) {
+	return appendDocument(dst, r.st.readers[i], r.st.row-1, limit)
 }
 
 // AppendString is AppendJSON for a column of text, without quotes and escapes:
-// the text itself. REQUIRES: as Value; the column is Varchar.
-func (r *Rows) AppendString(dst []byte, i int) []byte {
-	if t, ok := r.st.readers[i].(*text); ok {
-		return append(dst, t.bytes(r.st.row-1)...)
+// the text itself, nothing for null. REQUIRES: as Value; the column is Varchar.
+func (r *Rows) AppendString(dst []byte, i, limit int) ([]byte, error) {
+	row := r.st.row - 1
+	if t, ok := r.st.readers[i].(*text); ok && !t.null(row) {
+		b := t.bytes(row)
+		if len(dst)+len(b) > limit {
+			return dst, ErrTooLong
+		}
+		return append(dst, b...), nil
 	}
 	s, _ := r.Value(i).(string)
-	return append(dst, s...)
+	return append(dst, s...), nil
 }
 
 func noJSON(what string) error {
 	return &Error{Kind: Conversion, Message: what + " has no JSON form"}
 }
 
-func appendDocument(dst []byte, r reader, row int) ([]byte, error) {
+func appendDocument(dst []byte, r reader, row, limit int) ([]byte, error) {
 	if r.null(row) {
 		return append(dst, "null"...), nil
+	}
+	if len(dst) > limit {
+		return dst, ErrTooLong
 	}
 	switch r := r.(type) {
 	case *sequence:
@@ -85,7 +98,7 @@ func appendDocument(dst []byte, r reader, row int) ([]byte, error) {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
-			if dst, err = appendDocument(dst, r.child, from+i); err != nil {
+			if dst, err = appendDocument(dst, r.child, from+i, limit); err != nil {
 				return dst, err
 			}
 		}
@@ -98,7 +111,7 @@ func appendDocument(dst []byte, r reader, row int) ([]byte, error) {
 				dst = append(dst, ',')
 			}
 			dst = append(AppendJSONString(dst, r.names[i]), ':')
-			if dst, err = appendDocument(dst, c, row); err != nil {
+			if dst, err = appendDocument(dst, c, row, limit); err != nil {
 				return dst, err
 			}
 		}
@@ -108,6 +121,8 @@ func appendDocument(dst []byte, r reader, row int) ([]byte, error) {
 		switch {
 		case r.blob:
 			return dst, noJSON("a value of bytes")
+		case len(dst)+len(b) > limit:
+			return dst, ErrTooLong
 		case r.json:
 			if !json.Valid(b) {
 				return dst, noJSON("a value of the type JSON that JSON does not allow")

@@ -63,7 +63,7 @@ func TestAppendJSON(t *testing.T) {
 			_ = rows.Close()
 			continue
 		}
-		got, err := rows.AppendJSON([]byte("x"), 0)
+		got, err := rows.AppendJSON([]byte("x"), 0, 1<<20)
 		if message, refused := strings.CutPrefix(tc.want, "!"); refused {
 			var x *Error
 			if !errors.As(err, &x) || x.Kind != Conversion || !strings.Contains(x.Message, message) {
@@ -111,7 +111,7 @@ func TestStepReadsWhatNextReads(t *testing.T) {
 			case rows.Null(i):
 				line[i] = "NULL"
 			case i == 1:
-				line[i] = string(rows.AppendString(nil, i))
+				line[i] = string(must(rows.AppendString(nil, i, 1<<20)))
 			default:
 				line[i] = string(AppendText(nil, rows.Value(i), nil))
 			}
@@ -119,6 +119,36 @@ func TestStepReadsWhatNextReads(t *testing.T) {
 		if got := strings.Join(line, "|"); got != want[n] {
 			t.Fatalf("row %d is %s, want %s", n, got, want[n])
 		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestAppendJSONIsBounded(t *testing.T) {
+	e, _ := newEngine(t)
+	rows, err := newSession(t, e).Query(t.Context(), Query{SQL: "SELECT repeat('x', 5000000), range(5000000), 1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	if err := rows.Step(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if b, err := rows.AppendJSON(nil, i, 1000); !errors.Is(err, ErrTooLong) || len(b) > 1100 {
+			t.Errorf("column %d: %d bytes, %v", i, len(b), err)
+		}
+	}
+	if _, err := rows.AppendString(nil, 0, 1000); !errors.Is(err, ErrTooLong) {
+		t.Error(err)
+	}
+	if b, err := rows.AppendJSON([]byte("0"), 2, 1000); err != nil || string(b) != "01" {
+		t.Errorf("%s %v", b, err)
 	}
 }
 
