@@ -42,7 +42,7 @@ var rowFunctions = words(
 	minute month monthname nanosecond quarter second strftime strptime time_bucket timezone to_days to_hours to_microseconds to_milliseconds to_minutes to_months to_seconds
 	to_timestamp to_weeks to_years try_strptime week weekday weekofyear year yearweek`,
 	// conditions and types
-	`ifnull nullif typeof`,
+	`nullif typeof`,
 	// lists and structs
 	`array_contains array_has array_indexof array_length array_position array_slice array_to_string array_value cardinality flatten list_concat list_contains list_distinct
 	list_element list_extract list_has list_indexof list_position list_reverse list_reverse_sort list_slice list_sort list_unique list_value map map_extract map_keys

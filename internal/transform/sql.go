@@ -157,7 +157,38 @@ func NewSQL(ctx context.Context, o SQLOptions) (_ *SQL, err error) {
 	if s.dir, err = os.MkdirTemp(o.Dir, "transform-"); err != nil {
 		return nil, fmt.Errorf("make a directory for a transform: %w", err)
 	}
+	if err := s.rehearse(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
+}
+
+// samples are documents' members by kind.
+var samples = map[record.Kind]string{record.Boolean: "true", record.Int: "1", record.Long: "1", record.Decimal: "0", record.Double: "1", record.String: `"1"`,
+	record.Date: `"2001-01-01"`, record.TimestampTZ: `"2001-01-01T00:00:00Z"`}
+
+// rehearse runs the whole path once: what works for no record at all, such as a
+// cast between types that have none, is refused now.
+func (s *SQL) rehearse(ctx context.Context) error {
+	doc := []byte{'{'}
+	for i, f := range s.layout.Schema().Fields {
+		if f.Derive == record.FromJSON {
+			if i > 0 {
+				doc = append(doc, ',')
+			}
+			doc = append(append(engine.AppendJSONString(doc, f.Name), ':'), samples[f.Type.Kind]...)
+		}
+	}
+	r := &run{s: s, records: []Record{{ID: "rehearsal", Data: append(doc, '}')}}, results: make([]Result, 1), room: outputMax}
+	w := s.workers.Get().(*worker)
+	defer s.workers.Put(w)
+	if err := r.apply(ctx, w); err != nil {
+		return fmt.Errorf("rehearse a transform: %w", err)
+	}
+	if m := r.results[0].Message; strings.Contains(m, "Unimplemented type for cast") {
+		return &StatementError{Message: strings.TrimPrefix(m, "record rehearsal: "), sql: s.o.Statement}
+	}
+	return nil
 }
 
 // relation is the table records over files.
@@ -198,6 +229,19 @@ func (s *SQL) compile(ctx context.Context, d *definition) error {
 	}
 	if err := s.name(sel, columns); err != nil {
 		return err
+	}
+	if sel.where != nil {
+		text, err := s.build(ctx, "SELECT _where AS a FROM "+table+" AS "+engine.QuoteIdentifier(sel.alias), map[string]node{"_where": sel.where})
+		if err != nil {
+			return err
+		}
+		_, columns, err := session.Describe(ctx, engine.Query{SQL: text, Pin: shown, Exact: true})
+		if err != nil {
+			return s.refusal(err)
+		}
+		if k := columns[0].Type.Kind; k != engine.Boolean && k != engine.Null {
+			return &StatementError{"WHERE takes a boolean, not " + columns[0].Type.String(), place(sel.where), sql}
+		}
 	}
 	for _, x := range []struct {
 		to         *string
@@ -324,11 +368,16 @@ func (s *SQL) wrap(ctx context.Context, sel *selection, try, where string) (stri
 	given := "struct_pack(" + fields.String() + ")"
 	predicate := "true"
 	if sel.where != nil {
-		predicate = "CAST(_where AS BOOLEAN)"
+		predicate = "_where"
 		given = "CASE WHEN _where THEN " + given + " END"
 	}
 	inner := "SELECT " + indexColumn + ", " + try + "(struct_pack(v := " + predicate + ")), " + try + "(" + given + ") FROM " + table + " AS " + engine.QuoteIdentifier(sel.alias) + where
 	skeleton := "SELECT t.i, t.w IS NOT NULL, w.v, t.s IS NOT NULL" + outputs.String() + " FROM (" + inner + ") AS t(i, w, s)"
+	return s.build(ctx, skeleton, place)
+}
+
+// build is skeleton with expressions in the places of its column references.
+func (s *SQL) build(ctx context.Context, skeleton string, place map[string]node) (string, error) {
 	text, err := s.convert(ctx, "SELECT json_serialize_sql($1::VARCHAR)", skeleton)
 	if err != nil {
 		return "", err
