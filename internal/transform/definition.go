@@ -48,8 +48,11 @@ type definition struct {
 // dataColumn is the column of a statement without a list: the record's text.
 const dataColumn = "data"
 
+// reservedPrefix begins the names of what a statement has beside its columns.
+const reservedPrefix = "_transform_"
+
 // indexColumn is the hidden column by which rows find their records.
-const indexColumn = "_record_index"
+const indexColumn = reservedPrefix + "index"
 
 // token is one lexical element outside of comments.
 type token struct {
@@ -274,8 +277,8 @@ func defineColumns(sql string, t []token, open token) ([]record.Field, error) {
 		f.ID = len(fields) + 1
 		if key := strings.ToLower(f.Name); seen[key] {
 			return nil, &StatementError{fmt.Sprintf("column %q is declared twice; names are compared without regard to case", f.Name), t[0].from + 1, sql}
-		} else if key == indexColumn {
-			return nil, &StatementError{"the name " + indexColumn + " is reserved", t[0].from + 1, sql}
+		} else if strings.HasPrefix(key, reservedPrefix) {
+			return nil, &StatementError{"names that begin with " + reservedPrefix + " are reserved", t[0].from + 1, sql}
 		} else {
 			seen[key] = true
 		}

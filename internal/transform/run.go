@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -27,6 +28,8 @@ type run struct {
 	arena   []byte
 	scratch []byte
 	failed  []int // records whose evaluation failed, to be explained
+
+	halvings int // runs that something failed which TRY does not catch
 }
 
 type span struct{ from, to int }
@@ -191,6 +194,7 @@ func (r *run) evaluate(ctx context.Context, session *engine.Session, pin *engine
 	if !errors.As(err, &e) || transient(e.Kind) {
 		return err
 	}
+	r.halvings++
 	r.arena, r.failed = r.arena[:mark], r.failed[:failed]
 	if to-from == 1 {
 		if !r.settled[from] || r.results[from].Kind != Failed {
@@ -381,6 +385,7 @@ func (r *run) reserved(rows *engine.Rows, at int, o *output, result *Result) (er
 
 // explain asks for the first failed records why.
 func (r *run) explain(ctx context.Context, session *engine.Session, pin *engine.Pin) error {
+	slices.Sort(r.failed)
 	for k, i := range r.failed {
 		if k >= explainedMax {
 			r.fail(i, CastError, "an expression of the statement has no value for it, as for record %s", r.records[r.failed[0]].ID)

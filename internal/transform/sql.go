@@ -67,10 +67,13 @@ type SQLOptions struct {
 //
 // A row whose evaluation fails does not end the run: the statement that runs is
 //
-//	SELECT i, s.c0, s.c1, … FROM (SELECT _record_index, TRY({v: predicate}), TRY(CASE WHEN predicate THEN {c0: expression, c1: …} END) FROM records) t(i, w, s)
+//	SELECT _transform_index, _transform_w.v, _transform_s.c0, _transform_s.c1, … FROM (
+//	  SELECT _transform_index, _transform_w, TRY(CASE WHEN _transform_w.v THEN {c0: expression, c1: …} END) AS _transform_s FROM (
+//	    SELECT *, TRY({v: CASE WHEN true THEN predicate END}) AS _transform_w FROM records))
 //
 // in which a struct is null only if its evaluation failed. Why it failed is
-// then asked for the record alone, without TRY.
+// then asked for the record alone, without TRY. CASE and the levels keep DuckDB
+// from computing an expression that occurs twice once, outside of TRY.
 type SQL struct {
 	o      SQLOptions
 	layout *columnar.Layout
@@ -362,17 +365,18 @@ func (s *SQL) wrap(ctx context.Context, sel *selection, try, where string) (stri
 		}
 		c := "c" + strconv.Itoa(i)
 		fmt.Fprintf(&fields, "%s := _e%d", c, i)
-		fmt.Fprintf(&outputs, ", s.%s", c)
+		fmt.Fprintf(&outputs, ", _transform_s.%s", c)
 		place["_e"+strconv.Itoa(i)] = x.expr
 	}
-	given := "struct_pack(" + fields.String() + ")"
 	predicate := "true"
 	if sel.where != nil {
-		predicate = "_where"
-		given = "CASE WHEN _where THEN " + given + " END"
+		// A condition that is always true, and that DuckDB does not know to be.
+		predicate = "CASE WHEN " + indexColumn + " | 1 > 0 THEN _where END"
 	}
-	inner := "SELECT " + indexColumn + ", " + try + "(struct_pack(v := " + predicate + ")), " + try + "(" + given + ") FROM " + table + " AS " + engine.QuoteIdentifier(sel.alias) + where
-	skeleton := "SELECT t.i, t.w IS NOT NULL, w.v, t.s IS NOT NULL" + outputs.String() + " FROM (" + inner + ") AS t(i, w, s)"
+	alias := " AS " + engine.QuoteIdentifier(sel.alias)
+	skeleton := "SELECT * , " + try + "(struct_pack(v := " + predicate + ")) AS _transform_w FROM " + table + alias + where
+	skeleton = "SELECT " + indexColumn + ", _transform_w, " + try + "(CASE WHEN _transform_w.v THEN struct_pack(" + fields.String() + ") END) AS _transform_s FROM (" + skeleton + ")" + alias
+	skeleton = "SELECT t." + indexColumn + ", t._transform_w IS NOT NULL, _transform_w.v, t._transform_s IS NOT NULL" + outputs.String() + " FROM (" + skeleton + ") AS t"
 	return s.build(ctx, skeleton, place)
 }
 

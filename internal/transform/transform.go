@@ -10,8 +10,9 @@
 //     forgets, repeats or garbles is a Failed record, never a lost one.
 //   - One bad record fails alone. Only a function that fails as a whole fails
 //     the records it was called with.
-//   - A SQL transform gives the same results for the same records, whenever and
-//     in whatever batches they come; what could not is refused when it is made.
+//   - A SQL transform gives the same records the same kinds, documents and codes,
+//     whenever and in whatever batches they come; a statement that could not is
+//     refused when it is made.
 //   - Memory is bounded: by BatchBytesMax, and by the bounds on an answer.
 //
 // The user's page is docs/transform.md.
