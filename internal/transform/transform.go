@@ -21,6 +21,7 @@ package transform
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 )
 
@@ -83,6 +84,15 @@ type Transformer interface {
 	BatchBytesMax() int
 	// Close ends what runs and waits for it.
 	Close() error
+}
+
+// SQLPrefix begins a LambdaArn parameter that is a statement.
+const SQLPrefix = "sql:"
+
+// Statement is the statement in a processor's LambdaArn parameter; ok is false
+// if the parameter is an ARN.
+func Statement(lambdaARN string) (statement string, ok bool) {
+	return strings.CutPrefix(lambdaARN, SQLPrefix)
 }
 
 // ErrClosed is returned by Apply after Close.
