@@ -132,6 +132,10 @@ func appendDocument(dst []byte, r reader, row, limit int) ([]byte, error) {
 		return AppendJSONString(dst, unsafe.String(unsafe.SliceData(b), len(b))), nil
 	case *decimal:
 		return r.appendTo(dst, row), nil
+	case interface {
+		document(dst []byte, row int) ([]byte, error)
+	}:
+		return r.document(dst, row)
 	}
 	return appendDocumentValue(dst, r.value(row))
 }
@@ -146,21 +150,8 @@ func appendDocumentValue(dst []byte, v any) ([]byte, error) {
 		return appendJSONFloat(dst, float64(v), 32)
 	case float64:
 		return appendJSONFloat(dst, v, 64)
-	case Date:
-		if v == dateInfinity || v == -dateInfinity {
-			return dst, noJSON("an infinite date")
-		}
-		return appendJSONTime(dst, time.Unix(int64(v)*86400, 0).UTC(), "2006-01-02")
 	case Timestamp:
-		if v == timestampInfinity || v == -timestampInfinity {
-			return dst, noJSON("an infinite timestamp")
-		}
-		return appendJSONTime(dst, time.UnixMicro(int64(v)).UTC(), "2006-01-02T15:04:05.999999")
-	case TimestampTZ:
-		if v == timestampInfinity || v == -timestampInfinity {
-			return dst, noJSON("an infinite timestamp")
-		}
-		return appendJSONTime(dst, time.UnixMicro(int64(v)).UTC(), "2006-01-02T15:04:05.999999Z")
+		return appendJSONTimestamp(dst, int64(v), false)
 	case string:
 		return AppendJSONString(dst, v), nil
 	}
@@ -180,14 +171,52 @@ func appendJSONFloat(dst []byte, f float64, bits int) ([]byte, error) {
 	return strconv.AppendFloat(dst, f, format, -1, bits), nil
 }
 
-func appendJSONTime(dst []byte, t time.Time, layout string) ([]byte, error) {
-	if y := t.Year(); y < 1 || y > 9999 {
+func appendJSONInt[T int32 | int64](dst []byte, v T) ([]byte, error) {
+	return strconv.AppendInt(dst, int64(v), 10), nil
+}
+
+func appendJSONDate(dst []byte, days int32) ([]byte, error) {
+	if days == dateInfinity || days == -dateInfinity {
+		return dst, noJSON("an infinite date")
+	}
+	dst, err := appendJSONDay(append(dst, '"'), time.Unix(int64(days)*86400, 0).UTC())
+	return append(dst, '"'), err
+}
+
+func appendJSONDay(dst []byte, t time.Time) ([]byte, error) {
+	y, m, d := t.Date()
+	if y < 1 || y > 9999 {
 		return dst, noJSON("a date outside of the years 1 to 9999")
 	}
-	dst = append(dst, '"')
-	dst = t.AppendFormat(dst, layout)
-	return append(dst, '"'), nil
+	dst = append(append(dst, digitPairs[y/100]...), digitPairs[y%100]...)
+	dst = append(append(dst, '-'), digitPairs[m]...)
+	return append(append(dst, '-'), digitPairs[d]...), nil
 }
+
+func appendJSONTimestamp(dst []byte, micros int64, zone bool) ([]byte, error) {
+	if micros == timestampInfinity || micros == -timestampInfinity {
+		return dst, noJSON("an infinite timestamp")
+	}
+	t := time.UnixMicro(micros).UTC()
+	dst, err := appendJSONDay(append(dst, '"'), t)
+	h, m, s := t.Clock()
+	dst = append(append(dst, 'T'), digitPairs[h]...)
+	dst = append(append(dst, ':'), digitPairs[m]...)
+	dst = append(append(dst, ':'), digitPairs[s]...)
+	dst = appendFraction(dst, int64(t.Nanosecond()/1000))
+	if zone {
+		dst = append(dst, 'Z')
+	}
+	return append(dst, '"'), err
+}
+
+// digitPairs are "00" to "99".
+var digitPairs = func() (pairs [100]string) {
+	for i := range pairs {
+		pairs[i] = string([]byte{'0' + byte(i/10), '0' + byte(i%10)})
+	}
+	return pairs
+}()
 
 const hexDigits = "0123456789abcdef"
 

@@ -53,6 +53,18 @@ func at[T any](f *flat, row int) T {
 type fixed[T any] struct {
 	flat
 	convert func(T) any
+	// json, if not nil, appends an element as a document has it, without the
+	// value between.
+	json func(dst []byte, v T) ([]byte, error)
+}
+
+// document appends the element, which is not null, as JSON.
+func (r *fixed[T]) document(dst []byte, row int) ([]byte, error) {
+	v := at[T](&r.flat, row)
+	if r.json != nil {
+		return r.json(dst, v)
+	}
+	return appendDocumentValue(dst, r.convert(v))
 }
 
 func (r *fixed[T]) value(row int) any {
@@ -302,11 +314,11 @@ func newReader(lt bindings.LogicalType) (reader, error) {
 	case bindings.TypeUSmallInt:
 		return &fixed[uint16]{convert: func(v uint16) any { return int32(v) }}, nil
 	case bindings.TypeInteger, bindings.TypeSQLNull:
-		return &fixed[int32]{convert: direct[int32]}, nil
+		return &fixed[int32]{convert: direct[int32], json: appendJSONInt[int32]}, nil
 	case bindings.TypeUInteger:
 		return &fixed[uint32]{convert: func(v uint32) any { return int64(v) }}, nil
 	case bindings.TypeBigInt:
-		return &fixed[int64]{convert: direct[int64]}, nil
+		return &fixed[int64]{convert: direct[int64], json: appendJSONInt[int64]}, nil
 	case bindings.TypeUBigInt:
 		return &fixed[uint64]{convert: func(v uint64) any { return Decimal{new(big.Int).SetUint64(v), 0} }}, nil
 	case bindings.TypeHugeInt:
@@ -326,13 +338,13 @@ func newReader(lt bindings.LogicalType) (reader, error) {
 	case bindings.TypeUUID:
 		return &fixed[int128]{convert: func(v int128) any { return uuidText(v) }}, nil
 	case bindings.TypeDate:
-		return &fixed[int32]{convert: func(v int32) any { return Date(v) }}, nil
+		return &fixed[int32]{convert: func(v int32) any { return Date(v) }, json: appendJSONDate}, nil
 	case bindings.TypeTime:
 		return &fixed[int64]{convert: func(v int64) any { return Time(v) }}, nil
 	case bindings.TypeTimestamp:
-		return &fixed[int64]{convert: func(v int64) any { return Timestamp(v) }}, nil
+		return &fixed[int64]{convert: func(v int64) any { return Timestamp(v) }, json: func(dst []byte, v int64) ([]byte, error) { return appendJSONTimestamp(dst, v, false) }}, nil
 	case bindings.TypeTimestampTZ:
-		return &fixed[int64]{convert: func(v int64) any { return TimestampTZ(v) }}, nil
+		return &fixed[int64]{convert: func(v int64) any { return TimestampTZ(v) }, json: func(dst []byte, v int64) ([]byte, error) { return appendJSONTimestamp(dst, v, true) }}, nil
 	case bindings.TypeTimestampS:
 		return &fixed[int64]{convert: func(v int64) any { return timestampScaled(v, 1_000_000) }}, nil
 	case bindings.TypeTimestampMS:

@@ -47,6 +47,11 @@ func (r *run) apply(ctx context.Context, w *worker) error {
 	if err != nil || rows == 0 {
 		return err
 	}
+	size := 0
+	for i := range r.records {
+		size += len(r.records[i].Data)
+	}
+	r.arena = make([]byte, 0, size)
 	defer func() { _ = os.Remove(file.Path) }() // Close removes the directory
 	pin := r.s.relation(r.s.layout.Schema(), file)
 	defer pin.Release()
