@@ -24,6 +24,7 @@ var layers = map[string]int{
 	"internal/catalog": 2, "internal/ledger": 2,
 	"internal/engine":   3,
 	"internal/delivery": 4, "internal/maintain": 4, "internal/view": 4,
+	"internal/transform": 4,
 	"internal/warehouse": 5,
 	"internal/market":    6,
 	"internal/awsapi":    6,

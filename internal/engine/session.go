@@ -198,11 +198,16 @@ func (r *Rows) Next(dst []any) error {
 		r.count++
 		return nil
 	}
-	if !errors.Is(err, io.EOF) {
-		r.err = locate(err, r.text, r.sql)
-		return r.err
+	return r.failed(err)
+}
+
+// failed keeps the first error, io.EOF apart, and returns it.
+func (r *Rows) failed(err error) error {
+	if errors.Is(err, io.EOF) {
+		return err
 	}
-	return err
+	r.err = locate(err, r.text, r.sql)
+	return r.err
 }
 
 // Close stops the statement if it still runs. Further calls do nothing.

@@ -93,22 +93,27 @@ func pow10(n int) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(
 // appendTo appends the plain notation with exactly Scale digits after the
 // point.
 func (d Decimal) appendTo(dst []byte) []byte {
+	if d.Unscaled.IsInt64() {
+		return appendScaled(dst, d.Unscaled.Int64(), int(d.Scale))
+	}
 	if d.Unscaled.Sign() < 0 {
 		dst = append(dst, '-')
 	}
-	var digits []byte
-	if d.Unscaled.IsInt64() {
-		v := d.Unscaled.Int64()
-		u := uint64(v)
-		if v < 0 {
-			u = -u
-		}
-		var b [20]byte
-		digits = strconv.AppendUint(b[:0], u, 10)
-	} else {
-		digits = new(big.Int).Abs(d.Unscaled).Append(nil, 10)
+	return appendPoint(dst, new(big.Int).Abs(d.Unscaled).Append(nil, 10), int(d.Scale))
+}
+
+// appendScaled is appendTo of v / 10^scale.
+func appendScaled(dst []byte, v int64, scale int) []byte {
+	u := uint64(v)
+	if v < 0 {
+		dst, u = append(dst, '-'), -u
 	}
-	scale := int(d.Scale)
+	var b [20]byte
+	return appendPoint(dst, strconv.AppendUint(b[:0], u, 10), scale)
+}
+
+// appendPoint appends digits with the point before the last scale of them.
+func appendPoint(dst, digits []byte, scale int) []byte {
 	if scale <= 0 {
 		return append(dst, digits...)
 	}

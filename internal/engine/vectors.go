@@ -25,6 +25,7 @@ import (
 // Values are copied out, so that none points into a chunk that is gone.
 type reader interface {
 	reset(v bindings.Vector)
+	null(row int) bool
 	value(row int) any
 }
 
@@ -52,6 +53,18 @@ func at[T any](f *flat, row int) T {
 type fixed[T any] struct {
 	flat
 	convert func(T) any
+	// json, if not nil, appends an element as a document has it, without the
+	// value between.
+	json func(dst []byte, v T) ([]byte, error)
+}
+
+// document appends the element, which is not null, as JSON.
+func (r *fixed[T]) document(dst []byte, row int) ([]byte, error) {
+	v := at[T](&r.flat, row)
+	if r.json != nil {
+		return r.json(dst, v)
+	}
+	return appendDocumentValue(dst, r.convert(v))
 }
 
 func (r *fixed[T]) value(row int) any {
@@ -87,28 +100,72 @@ type duckString struct {
 
 const stringInlineMax = 12
 
+// decimal reads DECIMAL, whose unscaled value is an integer of size bytes.
+type decimal struct {
+	flat
+	size  int
+	scale int32
+}
+
+func (r *decimal) value(row int) any {
+	if r.null(row) {
+		return nil
+	}
+	if r.size == 16 {
+		return Decimal{at[int128](&r.flat, row).big(), r.scale}
+	}
+	return Decimal{big.NewInt(r.small(row)), r.scale}
+}
+
+// small is the unscaled value. REQUIRES: size is not 16.
+func (r *decimal) small(row int) int64 {
+	switch r.size {
+	case 2:
+		return int64(at[int16](&r.flat, row))
+	case 4:
+		return int64(at[int32](&r.flat, row))
+	}
+	return at[int64](&r.flat, row)
+}
+
+// appendTo appends the value, which is not null, in plain notation.
+func (r *decimal) appendTo(dst []byte, row int) []byte {
+	if r.size < 16 {
+		return appendScaled(dst, r.small(row), int(r.scale))
+	}
+	v := at[int128](&r.flat, row)
+	if v.upper == int64(v.lower)>>63 {
+		return appendScaled(dst, int64(v.lower), int(r.scale))
+	}
+	return Decimal{v.big(), r.scale}.appendTo(dst)
+}
+
 // text reads VARCHAR and BLOB.
 type text struct {
 	flat
 	blob bool
+	json bool // a VARCHAR of the type JSON
 }
 
 func (r *text) value(row int) any {
 	if r.null(row) {
 		return nil
 	}
-	p := unsafe.Add(r.data, uintptr(row)*unsafe.Sizeof(duckString{}))
-	n := int((*duckString)(p).length)
-	var b []byte
-	if n <= stringInlineMax {
-		b = unsafe.Slice((*byte)(unsafe.Add(p, 4)), n)
-	} else {
-		b = unsafe.Slice(*(**byte)(unsafe.Add(p, 8)), n)
-	}
+	b := r.bytes(row)
 	if r.blob {
-		return append(make([]byte, 0, n), b...)
+		return append(make([]byte, 0, len(b)), b...)
 	}
 	return string(b)
+}
+
+// bytes is the value, which is not null, in DuckDB's memory.
+func (r *text) bytes(row int) []byte {
+	p := unsafe.Add(r.data, uintptr(row)*unsafe.Sizeof(duckString{}))
+	n := int((*duckString)(p).length)
+	if n <= stringInlineMax {
+		return unsafe.Slice((*byte)(unsafe.Add(p, 4)), n)
+	}
+	return unsafe.Slice(*(**byte)(unsafe.Add(p, 8)), n)
 }
 
 // enum reads an ENUM through its dictionary.
@@ -157,12 +214,17 @@ func (r *sequence) value(row int) any {
 	return string(r.appendJSON(nil, row))
 }
 
-func (r *sequence) appendJSON(dst []byte, row int) []byte {
-	from, n := row*r.array, r.array
-	if r.array == 0 {
-		e := at[[2]uint64](&r.flat, row)
-		from, n = int(e[0]), int(e[1])
+// span is where the elements of a row stand in the child vector.
+func (r *sequence) span(row int) (from, n int) {
+	if r.array > 0 {
+		return row * r.array, r.array
 	}
+	e := at[[2]uint64](&r.flat, row)
+	return int(e[0]), int(e[1])
+}
+
+func (r *sequence) appendJSON(dst []byte, row int) []byte {
+	from, n := r.span(row)
 	dst = append(dst, '[')
 	for i := range n {
 		if i > 0 {
@@ -252,11 +314,11 @@ func newReader(lt bindings.LogicalType) (reader, error) {
 	case bindings.TypeUSmallInt:
 		return &fixed[uint16]{convert: func(v uint16) any { return int32(v) }}, nil
 	case bindings.TypeInteger, bindings.TypeSQLNull:
-		return &fixed[int32]{convert: direct[int32]}, nil
+		return &fixed[int32]{convert: direct[int32], json: appendJSONInt[int32]}, nil
 	case bindings.TypeUInteger:
 		return &fixed[uint32]{convert: func(v uint32) any { return int64(v) }}, nil
 	case bindings.TypeBigInt:
-		return &fixed[int64]{convert: direct[int64]}, nil
+		return &fixed[int64]{convert: direct[int64], json: appendJSONInt[int64]}, nil
 	case bindings.TypeUBigInt:
 		return &fixed[uint64]{convert: func(v uint64) any { return Decimal{new(big.Int).SetUint64(v), 0} }}, nil
 	case bindings.TypeHugeInt:
@@ -270,19 +332,19 @@ func newReader(lt bindings.LogicalType) (reader, error) {
 	case bindings.TypeDouble:
 		return &fixed[float64]{convert: direct[float64]}, nil
 	case bindings.TypeVarchar:
-		return &text{}, nil
+		return &text{json: bindings.LogicalTypeGetAlias(lt) == "JSON"}, nil
 	case bindings.TypeBlob:
 		return &text{blob: true}, nil
 	case bindings.TypeUUID:
 		return &fixed[int128]{convert: func(v int128) any { return uuidText(v) }}, nil
 	case bindings.TypeDate:
-		return &fixed[int32]{convert: func(v int32) any { return Date(v) }}, nil
+		return &fixed[int32]{convert: func(v int32) any { return Date(v) }, json: appendJSONDate}, nil
 	case bindings.TypeTime:
 		return &fixed[int64]{convert: func(v int64) any { return Time(v) }}, nil
 	case bindings.TypeTimestamp:
-		return &fixed[int64]{convert: func(v int64) any { return Timestamp(v) }}, nil
+		return &fixed[int64]{convert: func(v int64) any { return Timestamp(v) }, json: func(dst []byte, v int64) ([]byte, error) { return appendJSONTimestamp(dst, v, false) }}, nil
 	case bindings.TypeTimestampTZ:
-		return &fixed[int64]{convert: func(v int64) any { return TimestampTZ(v) }}, nil
+		return &fixed[int64]{convert: func(v int64) any { return TimestampTZ(v) }, json: func(dst []byte, v int64) ([]byte, error) { return appendJSONTimestamp(dst, v, true) }}, nil
 	case bindings.TypeTimestampS:
 		return &fixed[int64]{convert: func(v int64) any { return timestampScaled(v, 1_000_000) }}, nil
 	case bindings.TypeTimestampMS:
@@ -300,18 +362,20 @@ func newReader(lt bindings.LogicalType) (reader, error) {
 }
 
 func newDecimalReader(lt bindings.LogicalType) (reader, error) {
-	s := int32(bindings.DecimalScale(lt))
+	r := &decimal{scale: int32(bindings.DecimalScale(lt))}
 	switch bindings.DecimalInternalType(lt) {
 	case bindings.TypeSmallInt:
-		return &fixed[int16]{convert: func(v int16) any { return Decimal{big.NewInt(int64(v)), s} }}, nil
+		r.size = 2
 	case bindings.TypeInteger:
-		return &fixed[int32]{convert: func(v int32) any { return Decimal{big.NewInt(int64(v)), s} }}, nil
+		r.size = 4
 	case bindings.TypeBigInt:
-		return &fixed[int64]{convert: func(v int64) any { return Decimal{big.NewInt(v), s} }}, nil
+		r.size = 8
 	case bindings.TypeHugeInt:
-		return &fixed[int128]{convert: func(v int128) any { return Decimal{v.big(), s} }}, nil
+		r.size = 16
+	default:
+		return nil, &Error{Kind: Internal, Message: "DECIMAL with an unknown representation"}
 	}
-	return nil, &Error{Kind: Internal, Message: "DECIMAL with an unknown representation"}
+	return r, nil
 }
 
 func newEnumReader(lt bindings.LogicalType) reader {
