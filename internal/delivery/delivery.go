@@ -121,8 +121,10 @@ type Options struct {
 	// Objects makes the destination of a stream's object lane, by its role.
 	Objects func(c Config, role string) (ObjectDestination, error)
 	// Processor makes what Config.Processing defines.
-	Processor  func(ctx context.Context, c Config) (Processor, error)
-	Errors     lake.Store // the error output
+	Processor func(ctx context.Context, c Config) (Processor, error)
+	Errors    lake.Store // the error output of streams that name no bucket
+	// Bucket opens the bucket of a stream's error output.
+	Bucket     func(name string) (lake.Store, error)
 	Calendar   columnar.Calendar
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -172,6 +174,7 @@ type Config struct {
 	SizeBytes   int64              `json:"size_bytes"`  // buffer hint
 	Interval    time.Duration      `json:"interval_ns"` // buffer hint
 	ErrorPrefix string             `json:"error_prefix"`
+	ErrorBucket string             `json:"error_bucket,omitempty"` // "": Options.Errors
 	// Tables are those that records may be routed to; none stands for the one
 	// of Namespace and Table.
 	Tables []catalog.Name `json:"tables,omitempty"`

@@ -8,15 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/lake"
+	"github.com/tapehouse/tapehouse/internal/prefix"
 	"github.com/tapehouse/tapehouse/internal/record"
 )
 
@@ -112,7 +110,10 @@ func (l *tableLane) beginFlush(p *plan, d *columnar.Decoder, running *sync.WaitG
 			return err
 		}
 		if l.rejectsBelow(p.To) {
-			p.ErrorObject = l.errorObjectName(p.At)
+			var err error
+			if p.ErrorObject, err = l.errorObjectName(p.At); err != nil {
+				return err
+			}
 		}
 	}
 	l.flushing, l.flushEnd = true, max(l.flushEnd, p.To)
@@ -228,15 +229,18 @@ func (l *tableLane) rejectsBelow(to record.Offset) bool {
 	return l.rejectsAll || len(l.rejects) > 0 && l.rejects[0] < to
 }
 
-// errorObjectName is Firehose's object key under the error prefix: the prefix
-// with its expressions, the UTC hour, stream, version, time and a UUID.
-func (l *tableLane) errorObjectName(at time.Time) string {
-	prefix := l.s.Config().ErrorPrefix
-	if prefix == "" {
-		prefix = "errors/" + string(l.s.name) + "/!{firehose:error-output-type}/"
+// errorObjectName is Firehose's object key under the error prefix.
+func (l *tableLane) errorObjectName(at time.Time) (string, error) {
+	cfg := l.s.Config()
+	text := cfg.ErrorPrefix
+	if text == "" {
+		text = "errors/" + string(l.s.name) + "/"
 	}
-	prefix = strings.ReplaceAll(prefix, "!{firehose:error-output-type}", "format-conversion-failed")
-	return fmt.Sprintf("%s%s/%s-1-%s-%s", prefix, at.Format("2006/01/02/15"), l.s.name, at.Format("2006-01-02-15-04-05"), uuid.NewString())
+	expr, err := prefix.Parse(text, prefix.Error, "")
+	if err != nil {
+		return "", fmt.Errorf("error prefix: %w", err)
+	}
+	return expr.Name(prefix.Object{Stream: string(cfg.Name), Version: int(cfg.Version), OldestAt: at, Seed: prefix.NewSeed(), ErrorType: errorConversion})
 }
 
 // failedRecord is a line of the error output, as Firehose writes it, with the
@@ -317,11 +321,23 @@ func (l *tableLane) writeErrors(ctx context.Context, p *plan) error {
 	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("read the rejected records: %w", err)
 	}
-	err = l.m.o.Errors.Put(ctx, p.ErrorObject, &out, int64(out.Len()))
+	store, err := l.m.errorStore(l.s.Config())
+	if err != nil {
+		return fmt.Errorf("open the error output: %w", err)
+	}
+	err = store.Put(ctx, p.ErrorObject, &out, int64(out.Len()))
 	if errors.Is(err, lake.ErrExists) { // by this plan, before a crash
 		return nil
 	}
 	return err
+}
+
+// errorStore is where a stream's error output goes.
+func (m *Manager) errorStore(c Config) (lake.Store, error) {
+	if c.ErrorBucket == "" {
+		return m.o.Errors, nil
+	}
+	return m.o.Bucket(c.ErrorBucket)
 }
 
 // writeTail writes a tail file, not fsynced.

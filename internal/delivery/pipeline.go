@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/prefix"
 )
 
 // Transform is a function of the user's over records: a service, or a query.
@@ -151,9 +152,13 @@ func (p *Pipeline) transform(ctx context.Context, records []SourceRecord, pieces
 
 // place finds where a record goes.
 func (p *Pipeline) place(r TransformResult) Outcome {
-	o := Outcome{Kind: r.Kind, Data: r.Data, Keys: r.Keys, Table: r.Table, Code: r.Code, Message: r.Message}
+	o := Outcome{Kind: r.Kind, Data: r.Data, Table: r.Table, Code: r.Code, Message: r.Message}
 	if r.Kind != Processed {
 		return o
+	}
+	o.Keys = make(map[string]string, len(r.Keys))
+	for k, v := range r.Keys {
+		o.Keys[partitionKey(prefix.FromLambda, k)] = v
 	}
 	operation := r.Operation
 	if p.Extract != nil {
@@ -167,15 +172,8 @@ func (p *Pipeline) place(r TransformResult) Outcome {
 		if x.Operation != "" {
 			operation = x.Operation
 		}
-		if len(x.Keys) > 0 {
-			keys := make(map[string]string, len(x.Keys)+len(r.Keys))
-			for k, v := range r.Keys {
-				keys[k] = v
-			}
-			for k, v := range x.Keys {
-				keys[k] = v
-			}
-			o.Keys = keys
+		for k, v := range x.Keys {
+			o.Keys[partitionKey(prefix.FromQuery, k)] = v
 		}
 	}
 	if operation != "" && operation != "insert" {
@@ -183,6 +181,10 @@ func (p *Pipeline) place(r TransformResult) Outcome {
 	}
 	return o
 }
+
+// partitionKey is a partition key among an outcome's: two steps may give keys
+// of one name.
+func partitionKey(from prefix.Source, name string) string { return string(from) + ":" + name }
 
 // stepError is what a step makes of a record that it cannot handle.
 type stepError struct {

@@ -113,7 +113,7 @@ func TestPipelineTransformsInBatches(t *testing.T) {
 	if fmt.Sprint(u.batches) != "[20 12]" {
 		t.Errorf("batches of %v bytes", u.batches)
 	}
-	if len(out[0]) != 3 || string(out[0][2].Data) != "C" || out[0][2].Keys["id"] != ".2" || out[0][2].Keys["n"] != "1" || out[0][2].Table.Table != "t" {
+	if len(out[0]) != 3 || string(out[0][2].Data) != "C" || out[0][2].Keys["partitionKeyFromLambda:id"] != ".2" || out[0][2].Keys["partitionKeyFromQuery:n"] != "1" || out[0][2].Table.Table != "t" {
 		t.Errorf("%+v", out[0])
 	}
 	if out[1][0].Kind != Dropped || out[2][0].Code != codeOperation || string(out[2][1].Data) != "D" {

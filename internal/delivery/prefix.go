@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
@@ -216,10 +217,10 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 		w.result.Records--
 		return nil
 	}
-	values := make(map[prefix.Key]string, 2*len(r.Keys))
+	values := make(map[prefix.Key]string, len(r.Keys))
 	for k, v := range r.Keys {
-		values[prefix.Key{Source: prefix.FromQuery, Name: k}] = v
-		values[prefix.Key{Source: prefix.FromLambda, Name: k}] = v
+		from, name, _ := strings.Cut(k, ":")
+		values[prefix.Key{Source: prefix.Source(from), Name: name}] = v
 	}
 	partition, err := w.compiled.data.Partition(values)
 	if err != nil {

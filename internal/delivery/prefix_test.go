@@ -73,7 +73,7 @@ func records(texts ...string) func(func(ObjectRecord) error) error {
 				r.Data, r.Code, r.Message = []byte(rest), "Lambda.FunctionError", "it broke"
 			} else if key, rest, ok := strings.Cut(text, " "); ok && strings.Contains(key, "=") {
 				k, v, _ := strings.Cut(key, "=")
-				r.Keys, r.Data = map[string]string{k: v}, []byte(rest)
+				r.Keys, r.Data = map[string]string{partitionKey(prefix.FromQuery, k): v}, []byte(rest)
 			}
 			if err := fn(r); err != nil {
 				return err

@@ -32,7 +32,7 @@ type SourceRecord struct {
 type Outcome struct {
 	Kind OutcomeKind
 	Data []byte            // Processed: the record as it goes on
-	Keys map[string]string // Processed: partition keys of objects
+	Keys map[string]string // Processed: partition keys of objects, as SOURCE:NAME
 	// Table is where the row belongs, of a stream into tables; the zero Name is
 	// the stream's own.
 	Table catalog.Name
