@@ -47,6 +47,7 @@ var confined = map[string][]string{
 	"github.com/spf13/cobra":                                  {"cmd/tapehouse"},
 	"github.com/goccy/go-yaml":                                {"internal/server", "internal/calendar", "packs"},
 	"github.com/cloudwego/base64x":                            {"internal/firehose", "internal/producer"},
+	"github.com/itchyny/gojq":                                 {"internal/jq"},
 	"github.com/klauspost/compress":                           {"internal/columnar", "internal/object"},
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"internal/console"},
 }
