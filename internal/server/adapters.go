@@ -113,11 +113,26 @@ func (d documents) Delete(ctx context.Context, kind, key string) error {
 // what changes them.
 type streams struct {
 	m          *delivery.Manager
+	d          *destinations
 	deletions  *deletions
 	deleteWait time.Duration
 }
 
-func newStreams(m *delivery.Manager) streams { return streams{m, &deletions{}, deleteWait} }
+func newStreams(m *delivery.Manager, d *destinations) streams {
+	return streams{m, d, &deletions{}, deleteWait}
+}
+
+// tails gives the engine the tail of a delivery that is opened after it,
+// because its transforms need the engine.
+type tails struct{ s *Server }
+
+// Tail implements engine.TailSource.
+func (t tails) Tail(ctx context.Context, n engine.Name, through record.Vector, fresh bool) (engine.Tail, error) {
+	if t.s.delivery == nil {
+		return engine.Tail{}, &engine.Error{Kind: engine.Internal, Message: "the server is starting"}
+	}
+	return t.s.delivery.Tail(ctx, n, through, fresh)
+}
 
 // streamError maps delivery's errors to the front door's decisions.
 func streamError(err error) error {
@@ -142,16 +157,11 @@ func streamError(err error) error {
 }
 
 func (s streams) Create(ctx context.Context, c firehose.StreamConfig) (firehose.StreamInfo, error) {
-	if err := carriedOut(&c); err != nil {
-		return firehose.StreamInfo{}, err
-	}
-	body, err := json.Marshal(c)
+	cfg, err := s.d.config(ctx, c)
 	if err != nil {
-		return firehose.StreamInfo{}, err
+		return firehose.StreamInfo{}, streamError(err)
 	}
-	database, table := c.Table()
-	size, interval := c.Hints()
-	cfg, err := s.m.Create(ctx, delivery.Config{Name: c.Name, Namespace: database, Table: table, SizeBytes: size, Interval: interval, API: body})
+	cfg, err = s.m.Create(ctx, cfg)
 	if err != nil {
 		return firehose.StreamInfo{}, streamError(err)
 	}

@@ -24,19 +24,20 @@ var Sample string
 // Config is the configuration file. A key that is absent has the default of
 // Sample; an unknown key is refused with its line.
 type Config struct {
-	Data     string         `yaml:"data"`
-	Region   string         `yaml:"region"`
-	Listen   ListenConfig   `yaml:"listen"`
-	TLS      TLSConfig      `yaml:"tls"`
-	Log      LogConfig      `yaml:"log"`
-	Ledger   LedgerConfig   `yaml:"ledger"`
-	Delivery DeliveryConfig `yaml:"delivery"`
-	Engine   EngineConfig   `yaml:"engine"`
-	SQL      SQLConfig      `yaml:"sql"`
-	Maintain MaintainConfig `yaml:"maintain"`
-	Close    CloseConfig    `yaml:"close"`
-	Pack     string         `yaml:"pack"`
-	Logging  LoggingConfig  `yaml:"logging"`
+	Data       string            `yaml:"data"`
+	Region     string            `yaml:"region"`
+	Listen     ListenConfig      `yaml:"listen"`
+	TLS        TLSConfig         `yaml:"tls"`
+	Log        LogConfig         `yaml:"log"`
+	Ledger     LedgerConfig      `yaml:"ledger"`
+	Delivery   DeliveryConfig    `yaml:"delivery"`
+	Engine     EngineConfig      `yaml:"engine"`
+	SQL        SQLConfig         `yaml:"sql"`
+	Maintain   MaintainConfig    `yaml:"maintain"`
+	Close      CloseConfig       `yaml:"close"`
+	Pack       string            `yaml:"pack"`
+	Transforms []TransformConfig `yaml:"transforms"`
+	Logging    LoggingConfig     `yaml:"logging"`
 }
 
 // ListenConfig holds the three addresses.
@@ -100,6 +101,14 @@ type CloseConfig struct {
 	Deadline     string `yaml:"deadline"` // HH:MM, exchange time, of the next trade date
 	SecondPerson bool   `yaml:"second_person"`
 	Webhook      string `yaml:"webhook"`
+}
+
+// TransformConfig gives the ARN of a transformation its URL.
+type TransformConfig struct {
+	ARN       string   `yaml:"arn"`
+	URL       string   `yaml:"url"`
+	Timeout   Duration `yaml:"timeout"`
+	TokenFile string   `yaml:"token_file"`
 }
 
 // LoggingConfig chooses the log's level and form.
@@ -213,6 +222,16 @@ func (c *Config) Check() error {
 		return errors.New("engine.memory: DuckDB needs at least 64MiB")
 	case c.Log.SegmentBytes < 16<<20:
 		return errors.New("log.segment_bytes: at least 16MiB, so that a frame fits")
+	}
+	seen := map[string]bool{}
+	for i, t := range c.Transforms {
+		if t.ARN == "" || t.URL == "" {
+			return fmt.Errorf("transforms: entry %d needs arn and url", i+1)
+		}
+		if seen[t.ARN] {
+			return fmt.Errorf("transforms: %s stands twice", t.ARN)
+		}
+		seen[t.ARN] = true
 	}
 	if _, err := time.Parse("15:04", c.Close.Deadline); err != nil {
 		return fmt.Errorf("close.deadline: want HH:MM, not %q", c.Close.Deadline)

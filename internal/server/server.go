@@ -78,20 +78,21 @@ type Server struct {
 	logger  *slog.Logger
 	metrics *prometheus.Registry
 
-	lock        io.Closer
-	credentials *auth.Credentials
-	pack        *packs.Pack
-	log         *wal.Log
-	lake        *lake.Local
-	catalog     *catalog.Catalog
-	ledger      *ledger.Ledger
-	delivery    *delivery.Manager
-	engine      *engine.Engine
-	views       warehouse.Views
-	warehouse   *warehouse.Warehouse
-	maintainer  *maintain.Maintainer
-	market      *market.Market
-	startedAt   time.Time
+	lock         io.Closer
+	credentials  *auth.Credentials
+	pack         *packs.Pack
+	log          *wal.Log
+	lake         *lake.Local
+	catalog      *catalog.Catalog
+	ledger       *ledger.Ledger
+	destinations *destinations
+	delivery     *delivery.Manager
+	engine       *engine.Engine
+	views        warehouse.Views
+	warehouse    *warehouse.Warehouse
+	maintainer   *maintain.Maintainer
+	market       *market.Market
+	startedAt    time.Time
 
 	sql        *pgwire.Server
 	addresses  Addresses
@@ -122,7 +123,7 @@ func Open(ctx context.Context, cfg Config, o Options) (_ *Server, err error) {
 			err = errors.Join(err, s.takeDown(context.Background()))
 		}
 	}()
-	for _, step := range []func(context.Context) error{s.openData, s.openStorage, s.openDelivery, s.openEngine, s.openClose, s.openDoors} {
+	for _, step := range []func(context.Context) error{s.openData, s.openStorage, s.openEngine, s.openDelivery, s.openWarehouse, s.openClose, s.openDoors} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -240,11 +241,12 @@ func (s *Server) openStorage(ctx context.Context) error {
 func (s *Server) openDelivery(ctx context.Context) error {
 	d := s.cfg.Delivery
 	var err error
+	if s.destinations, err = newDestinations(s); err != nil {
+		return err
+	}
 	s.delivery, err = delivery.Open(ctx, delivery.Options{
 		FS: fsys.OS, Dir: s.cfg.Data, Log: s.log, Ledger: s.ledger, Documents: documents{s.catalog}, Errors: s.lake,
-		Destination: func(c delivery.Config, t catalog.Name) (delivery.Destination, error) {
-			return &delivery.Iceberg{Catalog: s.catalog, Lake: s.lake, FS: fsys.OS, Staging: s.dir("staging"), Table: t, Stream: c.Name}, nil
-		},
+		Destination: s.destinations.table, Objects: s.destinations.objects, Processor: s.destinations.processor, Bucket: s.destinations.bucket,
 		Calendar: columnar.CalendarOf(s.pack.Calendar), Logger: s.logger, Registerer: s.metrics,
 		TailInterval: time.Duration(d.TailInterval), CheckpointInterval: time.Duration(d.CheckpointInterval),
 		QueueRows: d.QueueRows, LagRows: d.LagRows, PutWait: time.Duration(d.PutWait),
@@ -256,7 +258,7 @@ func (s *Server) openDelivery(ctx context.Context) error {
 	return nil
 }
 
-// openEngine starts DuckDB and the warehouse over it, and installs the pack.
+// openEngine starts DuckDB.
 func (s *Server) openEngine(ctx context.Context) error {
 	threads := s.cfg.Engine.Threads
 	if threads == 0 {
@@ -264,7 +266,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	}
 	var err error
 	s.engine, err = engine.Open(ctx, engine.Options{
-		Tables: tables{s.catalog}, Tail: s.delivery, TempDir: s.dir("spill"), TempSizeMaxBytes: int64(s.cfg.Engine.Spill),
+		Tables: tables{s.catalog}, Tail: tails{s}, TempDir: s.dir("spill"), TempSizeMaxBytes: int64(s.cfg.Engine.Spill),
 		MemoryLimitBytes: int64(s.cfg.Engine.Memory), Threads: threads,
 		AllowedDirs: []string{s.dir("lake"), s.dir("tail"), s.dir("staging")},
 		Logger:      s.logger, Registerer: s.metrics,
@@ -273,6 +275,11 @@ func (s *Server) openEngine(ctx context.Context) error {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.engine.Close() })
+	return nil
+}
+
+// openWarehouse opens the views and SQL over them, and installs the pack.
+func (s *Server) openWarehouse(ctx context.Context) error {
 	if err := s.openViews(ctx); err != nil {
 		return err
 	}
@@ -337,7 +344,7 @@ func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	if err != nil {
 		return err
 	}
-	fh, err := firehose.New(firehose.Options{Streams: newStreams(s.delivery), Region: s.cfg.Region, AccountID: accountID, Logger: s.logger, Registerer: s.metrics})
+	fh, err := firehose.New(firehose.Options{Streams: newStreams(s.delivery, s.destinations), Region: s.cfg.Region, AccountID: accountID, Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return err
 	}

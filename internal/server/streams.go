@@ -1,10 +1,12 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,51 +19,44 @@ import (
 // delivered: less than the 60 s after which AWS's clients give up.
 const deleteWait = 45 * time.Second
 
-// carriedOut refuses what the front door knows and delivery does not carry out.
-func carriedOut(c *firehose.StreamConfig) error {
-	refuse := func(message string) error { return &firehose.Refusal{Kind: firehose.ErrInvalid, Message: message} }
-	if c.S3 != nil {
-		return refuse("ExtendedS3DestinationConfiguration is not supported by this version: use IcebergDestinationConfiguration, whose tables are Parquet files that any engine reads.")
-	}
-	d := c.Iceberg
-	switch {
-	case d.Processing != nil && d.Processing.Enabled != nil && *d.Processing.Enabled:
-		return refuse("ProcessingConfiguration is not supported by this version: leave it out, or set Enabled to false.")
-	case len(d.Tables) != 1:
-		return refuse("DestinationTableConfigurationList must name exactly one table, because records are not routed by content; create one delivery stream a table.")
-	case len(d.Tables[0].UniqueKeys) > 0:
-		return refuse("DestinationTableConfigurationList.UniqueKeys is not supported by this version: records are appended, never updated or deleted.")
-	case d.SchemaEvolution.On():
-		return refuse("SchemaEvolutionConfiguration is not supported by this version: change the table's columns by SQL.")
-	case d.TableCreation.On():
-		return refuse("TableCreationConfiguration is not supported by this version: create the table by SQL before the delivery stream.")
-	}
-	return nil
-}
-
 // Update implements firehose.Streams.
 func (s streams) Update(ctx context.Context, name record.StreamName, version int64, c firehose.StreamConfig) (firehose.StreamInfo, error) {
-	if err := carriedOut(&c); err != nil {
-		return firehose.StreamInfo{}, err
-	}
+	c.Name = name
 	cfg, err := s.m.Update(ctx, name, version, func(cfg delivery.Config) (delivery.Config, error) {
-		if database, table := c.Table(); database != cfg.Namespace || table != cfg.Table {
-			return cfg, &firehose.Refusal{Kind: firehose.ErrInvalid, Message: fmt.Sprintf(
-				"The stream feeds the table %s.%s, which cannot be changed: create another stream for %s.%s.", cfg.Namespace, cfg.Table, database, table)}
-		}
 		info, err := streamInfo(cfg)
 		if err != nil {
 			return cfg, err
 		}
 		c.Tags = info.Config.Tags
-		cfg.SizeBytes, cfg.Interval = c.Hints()
-		cfg.API, err = json.Marshal(c)
-		return cfg, err
+		next, err := s.d.config(ctx, c)
+		if err != nil {
+			return cfg, err
+		}
+		return next, changeable(&cfg, &next)
 	})
 	if err != nil {
 		return firehose.StreamInfo{}, streamError(err)
 	}
 	return streamInfo(cfg)
+}
+
+// changeable refuses what cannot change while a stream runs: what it feeds, and
+// what its records go through.
+func changeable(old, next *delivery.Config) error {
+	refuse := func(format string, args ...any) error {
+		return &firehose.Refusal{Kind: firehose.ErrInvalid, Message: fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case (old.Objects == nil) != (next.Objects == nil):
+		return refuse("The destination's type cannot be changed: create another delivery stream.")
+	case old.Objects == nil && (old.Namespace != next.Namespace || old.Table != next.Table || len(old.Tables) > 0 && !slices.Equal(old.Tables, next.Tables)):
+		return refuse("The stream feeds the table %s.%s, which cannot be changed: create another stream for %s.%s.", old.Namespace, old.Table, next.Namespace, next.Table)
+	case !bytes.Equal(old.Processing, next.Processing):
+		return refuse("ProcessingConfiguration cannot be changed: create another delivery stream, and let producers put there.")
+	case (old.Backup == nil) != (next.Backup == nil):
+		return refuse("S3BackupMode cannot be changed: create another delivery stream.")
+	}
+	return nil
 }
 
 // ChangeTags implements firehose.Streams.

@@ -15,7 +15,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/producer"
 )
 
-type object = map[string]any
+type jsonObject = map[string]any
 
 // refusal checks the code and the text that a client gets.
 func refusal(t *testing.T, what string, err error, code, message string) {
@@ -30,7 +30,7 @@ func TestStreamChanges(t *testing.T) {
 	c := testConfig(t)
 	s := open(t, c)
 	aws := client(t, s)
-	call := func(operation string, in object, out any) error {
+	call := func(operation string, in jsonObject, out any) error {
 		t.Helper()
 		in["DeliveryStreamName"] = "executions"
 		return aws.Call(t.Context(), operation, in, out)
@@ -41,42 +41,42 @@ func TestStreamChanges(t *testing.T) {
 			LastUpdateTimestamp float64
 			Destinations        []struct {
 				DestinationId                 string
-				IcebergDestinationDescription struct{ BufferingHints object }
+				IcebergDestinationDescription struct{ BufferingHints jsonObject }
 			}
 		}
 	}
-	update := func(version string, update object) error {
-		return call("UpdateDestination", object{"CurrentDeliveryStreamVersionId": version, "DestinationId": "destinationId-000000000001", "IcebergDestinationUpdate": update}, nil)
+	update := func(version string, update jsonObject) error {
+		return call("UpdateDestination", jsonObject{"CurrentDeliveryStreamVersionId": version, "DestinationId": "destinationId-000000000001", "IcebergDestinationUpdate": update}, nil)
 	}
-	if err := call("TagDeliveryStream", object{"Tags": []object{{"Key": "desk", "Value": "equities"}, {"Key": "x"}}}, nil); err != nil {
+	if err := call("TagDeliveryStream", jsonObject{"Tags": []jsonObject{{"Key": "desk", "Value": "equities"}, {"Key": "x"}}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := update("1", object{"BufferingHints": object{"SizeInMBs": 3, "IntervalInSeconds": 7}}); err != nil {
+	if err := update("1", jsonObject{"BufferingHints": jsonObject{"SizeInMBs": 3, "IntervalInSeconds": 7}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := call("UntagDeliveryStream", object{"TagKeys": []string{"x"}}, nil); err != nil {
+	if err := call("UntagDeliveryStream", jsonObject{"TagKeys": []string{"x"}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	refusal(t, "an old version", update("1", object{}), "ConcurrentModificationException", "the current version id: 2 and specified version id: 1 do not match")
-	refusal(t, "another table", update("2", object{"DestinationTableConfigurationList": []object{{"DestinationDatabaseName": "equities", "DestinationTableName": "markers"}}}),
+	refusal(t, "an old version", update("1", jsonObject{}), "ConcurrentModificationException", "the current version id: 2 and specified version id: 1 do not match")
+	refusal(t, "another table", update("2", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "equities", "DestinationTableName": "markers"}}}),
 		"InvalidArgumentException", "The stream feeds the table equities.executions, which cannot be changed")
-	refusal(t, "keys", update("2", object{"DestinationTableConfigurationList": []object{{"DestinationDatabaseName": "equities", "DestinationTableName": "executions", "UniqueKeys": []string{"a"}}}}),
+	refusal(t, "keys", update("2", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "equities", "DestinationTableName": "executions", "UniqueKeys": []string{"a"}}}}),
 		"InvalidArgumentException", "UniqueKeys is not supported by this version")
-	refusal(t, "another destination", call("UpdateDestination", object{"CurrentDeliveryStreamVersionId": "2", "DestinationId": "destinationId-000000000001",
-		"ExtendedS3DestinationUpdate": object{"RoleARN": "arn:aws:iam::000000000000:role/r", "BucketARN": "arn:aws:s3:::b"}}, nil), "InvalidArgumentException", "ExtendedS3DestinationConfiguration is not supported by this version")
+	refusal(t, "another destination", call("UpdateDestination", jsonObject{"CurrentDeliveryStreamVersionId": "2", "DestinationId": "destinationId-000000000001",
+		"ExtendedS3DestinationUpdate": jsonObject{"RoleARN": "arn:aws:iam::000000000000:role/r", "BucketARN": "arn:aws:s3:::bucket"}}, nil), "InvalidArgumentException", "destination")
 
 	check := func(when string) {
 		t.Helper()
 		var d description
-		if err := call("DescribeDeliveryStream", object{}, &d); err != nil {
+		if err := call("DescribeDeliveryStream", jsonObject{}, &d); err != nil {
 			t.Fatal(err)
 		}
 		got, err := json.Marshal(d.DeliveryStreamDescription.Destinations[0].IcebergDestinationDescription.BufferingHints)
 		if err != nil || d.DeliveryStreamDescription.VersionId != "2" || d.DeliveryStreamDescription.LastUpdateTimestamp == 0 || string(got) != `{"IntervalInSeconds":7,"SizeInMBs":3}` {
 			t.Errorf("%s: %+v %v", when, d, err)
 		}
-		var tags struct{ Tags []object }
-		if err := call("ListTagsForDeliveryStream", object{}, &tags); err != nil || len(tags.Tags) != 1 || tags.Tags[0]["Value"] != "equities" {
+		var tags struct{ Tags []jsonObject }
+		if err := call("ListTagsForDeliveryStream", jsonObject{}, &tags); err != nil || len(tags.Tags) != 1 || tags.Tags[0]["Value"] != "equities" {
 			t.Errorf("%s: %v %v", when, tags, err)
 		}
 		st, err := s.delivery.Stream("executions")
@@ -137,7 +137,7 @@ func TestStreamDeletion(t *testing.T) {
 	t.Cleanup(mend)
 	put(`{"n":2}`)
 
-	st := newStreams(s.delivery)
+	st := newStreams(s.delivery, s.destinations)
 	st.deleteWait = 50 * time.Millisecond
 	info := func() firehose.StreamInfo {
 		t.Helper()
