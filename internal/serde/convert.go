@@ -465,7 +465,7 @@ func numeric(p *plan, tok []byte, c *cell) *mismatch {
 		c.valid, c.hi, c.lo = true, m.hi, m.lo
 		return nil
 	}
-	bits := map[Kind]int{TinyInt: 8, SmallInt: 16, Int: 32, BigInt: 64}[t.Kind]
+	bits := 8 << (t.Kind - TinyInt) // 8, 16, 32, 64
 	m, negative, why := fixed(tok, 0)
 	if why == inexact {
 		return &mismatch{text: fmt.Sprintf("the number %s is no integer, as %s is", quote(tok), t)}
