@@ -266,6 +266,17 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
+func TestDelimiters(t *testing.T) {
+	for in, want := range map[string]string{"": "\n", `\n`: "\n", "\n": "\n", `\r\n`: "\r\n", `\\n`: `\n`, "####": "####", `\t|`: "\t|"} {
+		if got, err := ParseDelimiter(in); err != nil || string(got) != want {
+			t.Errorf("%q: %q %v, want %q", in, got, err, want)
+		}
+	}
+	if _, err := ParseDelimiter(strings.Repeat("x", 65)); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+}
+
 func TestExtensions(t *testing.T) {
 	for c, want := range map[Compression]string{Uncompressed: "", Gzip: ".gz", Zip: ".zip", Snappy: ".snappy", HadoopSnappy: ".hsnappy"} {
 		if got := Extension(c, ""); got != want {
