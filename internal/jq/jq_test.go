@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/itchyny/gojq"
 )
 
 const record = `{"type":{"device":"mobile","event":"click"},"customer_id":"1234567890","event_timestamp":1565382027,"region":null,
@@ -306,7 +308,25 @@ func FuzzProgram(f *testing.F) {
 		if (err1 == nil) != (err2 == nil) && !strings.Contains(fmt.Sprint(err1, err2), errTime.Error()) || !maps.Equal(first, second) {
 			t.Fatalf("%v %v, then %v %v", first, err1, second, err2)
 		}
+		if err1 == nil { // then the program is harmless as it stands, too
+			if plain, err := unconfined(program).Keys([]byte(record)); err != nil || !maps.Equal(first, plain) {
+				t.Fatalf("%v, without the guards %v %v", first, plain, err)
+			}
+		}
 	})
+}
+
+// unconfined compiles a program without the guards.
+func unconfined(program string) *Program {
+	q, err := gojq.Parse(program)
+	if err != nil {
+		panic(err)
+	}
+	code, err := gojq.Compile(q, gojq.WithVariables([]string{budgetVariable}))
+	if err != nil {
+		panic(err)
+	}
+	return &Program{code: code}
 }
 
 func BenchmarkKeys(b *testing.B) {

@@ -75,6 +75,22 @@ func Extension(c Compression, fileExtension string) string {
 	return extensions[c]
 }
 
+// delimiterBytesMax bounds a delimiter.
+const delimiterBytesMax = 64
+
+// ParseDelimiter reads the Delimiter parameter of AppendDelimiterToRecord, in which
+// \n, \r, \t and \\ stand for what they do in programs; "" is \n.
+func ParseDelimiter(s string) ([]byte, error) {
+	if s == "" {
+		return []byte("\n"), nil
+	}
+	text := strings.NewReplacer(`\n`, "\n", `\r`, "\r", `\t`, "\t", `\\`, `\`).Replace(s)
+	if len(text) > delimiterBytesMax {
+		return nil, fmt.Errorf("%w: delimiter of %d bytes, above the limit of %d", ErrInvalid, len(text), delimiterBytesMax)
+	}
+	return []byte(text), nil
+}
+
 const (
 	// blockBytes is snappy-java's default block, which Firehose uses.
 	blockBytes = 32 << 10

@@ -133,7 +133,7 @@ func sample(r *rand.Rand) [][]byte {
 
 func TestRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 20 {
+	for range 6 {
 		records := sample(r)
 		for _, delimiter := range []string{"", "\n", "||"} {
 			want := []byte{}
@@ -263,6 +263,17 @@ func TestRefuses(t *testing.T) {
 		if _, err := NewWriter(io.Discard, o); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v", o, err)
 		}
+	}
+}
+
+func TestDelimiters(t *testing.T) {
+	for in, want := range map[string]string{"": "\n", `\n`: "\n", "\n": "\n", `\r\n`: "\r\n", `\\n`: `\n`, "####": "####", `\t|`: "\t|"} {
+		if got, err := ParseDelimiter(in); err != nil || string(got) != want {
+			t.Errorf("%q: %q %v, want %q", in, got, err, want)
+		}
+	}
+	if _, err := ParseDelimiter(strings.Repeat("x", 65)); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
 	}
 }
 

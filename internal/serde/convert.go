@@ -77,6 +77,35 @@ func (d *Decoder) parseError() error {
 	return &RecordError{Code: ParseError, Message: "Encountered malformed JSON. " + d.scan.fault}
 }
 
+// Documents parts a record into its documents, which alias it: Firehose's record
+// deaggregation of type JSON. All must be objects. The error is a *RecordError.
+func Documents(record []byte) ([][]byte, error) {
+	d := Decoder{}
+	if !d.scan.begin(record) {
+		return nil, d.parseError()
+	}
+	var documents [][]byte
+	for d.scan.more() {
+		start := d.scan.pos
+		if !d.scan.document() {
+			return nil, d.parseError()
+		}
+		if kind := d.scan.values[0].kind; kind != '{' {
+			return nil, notAnObject(kind, int32(start))
+		}
+		documents = append(documents, record[start:d.scan.pos:d.scan.pos])
+	}
+	if len(documents) == 0 {
+		d.scan.fail(0, "the record is empty")
+		return nil, d.parseError()
+	}
+	return documents, nil
+}
+
+func notAnObject(kind byte, at int32) error {
+	return &RecordError{Code: MalformedData, Message: fmt.Sprintf("Data does not match the schema. A JSON object is required, not %s at byte %d", kindText(kind), at)}
+}
+
 // Buffers that one large record left behind are not kept for ever.
 const (
 	keepValues    = 1 << 14
@@ -126,7 +155,7 @@ func (d *Decoder) row() error {
 	d.cells, d.scratch, d.chosen = d.cells[:0], d.scratch[:0], d.chosen[:0]
 	root := &d.scan.values[0]
 	if root.kind != '{' {
-		return &RecordError{Code: MalformedData, Message: fmt.Sprintf("Data does not match the schema. A JSON object is required, not %s at byte %d", kindText(root.kind), root.at)}
+		return notAnObject(root.kind, root.at)
 	}
 	d.cells = append(d.cells, cell{})
 	if m := d.structure(&d.c.root, 0, 0); m != nil {
@@ -465,7 +494,7 @@ func numeric(p *plan, tok []byte, c *cell) *mismatch {
 		c.valid, c.hi, c.lo = true, m.hi, m.lo
 		return nil
 	}
-	bits := map[Kind]int{TinyInt: 8, SmallInt: 16, Int: 32, BigInt: 64}[t.Kind]
+	bits := 8 << (t.Kind - TinyInt) // 8, 16, 32, 64
 	m, negative, why := fixed(tok, 0)
 	if why == inexact {
 		return &mismatch{text: fmt.Sprintf("the number %s is no integer, as %s is", quote(tok), t)}

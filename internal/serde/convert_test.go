@@ -1,6 +1,7 @@
 package serde
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -198,6 +199,28 @@ func TestRecords(t *testing.T) {
 			if !sameJSON(t, rows[i], x.want[i]) {
 				t.Errorf("%q: %s, want %s", x.record, rows[i], x.want[i])
 			}
+		}
+	}
+}
+
+func TestDocuments(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"a":1}{"b":"}{"}`:      `{"a":1}|{"b":"}{"}`,
+		" {\"a\": [1]}\n{} \r\n": `{"a": [1]}|{}`,
+		`{"a":1}[1]`:             "!an array at byte 7",
+		`{"a":1}x`:               "!want a value, not 'x' at byte 7",
+		`{"a":1`:                 "!want a comma",
+		` `:                      "!the record is empty",
+		"{\"a\":\"\xff\"}":       "!no UTF-8",
+	} {
+		documents, err := Documents([]byte(in))
+		if text, refused := strings.CutPrefix(want, "!"); refused {
+			var bad *RecordError
+			if !errors.As(err, &bad) || !strings.Contains(bad.Message, text) {
+				t.Errorf("%q: %v, want %q", in, err, text)
+			}
+		} else if got := string(bytes.Join(documents, []byte("|"))); err != nil || got != want {
+			t.Errorf("%q: %s %v, want %s", in, got, err, want)
 		}
 	}
 }

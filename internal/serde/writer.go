@@ -97,7 +97,7 @@ type Writer struct {
 }
 
 // errClosed is what a closed Writer answers.
-var errClosed = errors.New("Parquet file is closed")
+var errClosed = errors.New("file is closed")
 
 // NewWriter begins a file on w, which stays the caller's to close. The Writer has a
 // Decoder of its own.
