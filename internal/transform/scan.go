@@ -170,19 +170,19 @@ func (s *scanner) array(depth int, element func() bool) bool {
 
 // skip passes over one value.
 func (s *scanner) skip(depth int) bool {
-	switch c := s.peek(); {
-	case c == '{':
+	switch s.peek() {
+	case '{':
 		return s.object(depth, func([]byte) bool { return s.skip(depth + 1) })
-	case c == '[':
+	case '[':
 		return s.array(depth, func() bool { return s.skip(depth + 1) })
-	case c == '"':
+	case '"':
 		_, ok := s.text()
 		return ok
-	case c == 't':
+	case 't':
 		return s.word("true")
-	case c == 'f':
+	case 'f':
 		return s.word("false")
-	case c == 'n':
+	case 'n':
 		return s.word("null")
 	}
 	n := numberLength(s.b[s.pos:])
