@@ -1,6 +1,7 @@
 package transform
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/base64"
@@ -17,6 +18,7 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -705,4 +707,60 @@ func FuzzScanner(f *testing.F) {
 			t.Fatalf("%q: %t, want %t", b, got, want)
 		}
 	})
+}
+
+// Concurrent Applies share a transformer; each record gets its own answer.
+func TestConcurrentCalls(t *testing.T) {
+	h := newHTTP(t, HTTPOptions{URL: serve(t, echo)})
+	var group sync.WaitGroup
+	for g := range 8 {
+		group.Go(func() {
+			for n := range 10 {
+				in := records(fmt.Sprint(g), fmt.Sprint(n), "x")
+				got, err := h.Apply(t.Context(), in)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for i := range in {
+					if string(got[i].Data) != string(in[i].Data) {
+						t.Errorf("%s for %s", describe(got[i]), in[i].Data)
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+func BenchmarkAnswer(b *testing.B) {
+	in := tradeBatch(3300)
+	var body bytes.Buffer
+	body.WriteString(`{"records":[`)
+	size := 0
+	for i := range in {
+		if i > 0 {
+			body.WriteByte(',')
+		}
+		size += len(in[i].Data)
+		_, _ = fmt.Fprintf(&body, `{"recordId":"%s","result":"Ok","data":"%s"}`, in[i].ID, base64.StdEncoding.EncodeToString(in[i].Data))
+	}
+	body.WriteString(`]}`)
+	results := make([]Result, len(in))
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	for b.Loop() {
+		decodeAnswer(body.Bytes(), in, results)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(in)), "ns/record")
+}
+
+func BenchmarkCall(b *testing.B) {
+	in := tradeBatch(3300)
+	c := call{"arn:aws:firehose:us-east-1:000000000000:deliverystream/trades", "us-east-1"}
+	b.ReportAllocs()
+	for b.Loop() {
+		c.body(in)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(in)), "ns/record")
 }

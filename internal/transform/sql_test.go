@@ -71,7 +71,12 @@ func cpuTime(b *testing.B) time.Duration {
 
 func BenchmarkSQL(b *testing.B) {
 	e, dir := newEngine(b)
+	wide := make([]string, 60)
+	for i := range wide {
+		wide[i] = fmt.Sprintf("n + %d AS n%d", i, i)
+	}
 	for _, bc := range []struct{ name, sql string }{
+		{"wide", "SELECT " + strings.Join(wide, ", ") + " FROM records AS r " + tradeColumns},
 		{"list", "SELECT symbol, price, qty, price * qty AS notional, executed_at, trade_date, md5(member) AS member, n, x FROM records AS r " + tradeColumns + " WHERE qty > 150"},
 		{"filter", "SELECT symbol AS _partition_symbol FROM records AS r (symbol varchar, qty bigint) WHERE qty > 150"},
 		{"data", "SELECT data->>'symbol' AS symbol, CAST(data->>'price' AS decimal(18,4)) AS price, data->'match' AS match FROM records WHERE CAST(data->>'qty' AS bigint) > 150"},
