@@ -77,6 +77,9 @@ type Processing struct {
 	Processors []Processor `json:"Processors,omitempty"`
 }
 
+// On tells whether the processors are in effect.
+func (p *Processing) On() bool { return p != nil && isTrue(p.Enabled) }
+
 // Processor is one such step.
 type Processor struct {
 	Type       string               `json:"Type"`

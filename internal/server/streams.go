@@ -25,7 +25,7 @@ func carriedOut(c *firehose.StreamConfig) error {
 	}
 	d := c.Iceberg
 	switch {
-	case d.Processing != nil && d.Processing.Enabled != nil && *d.Processing.Enabled:
+	case c.Processing().On():
 		return refuse("ProcessingConfiguration is not supported by this version: leave it out, or set Enabled to false.")
 	case len(d.Tables) != 1:
 		return refuse("DestinationTableConfigurationList must name exactly one table, because records are not routed by content; create one delivery stream a table.")
