@@ -31,7 +31,7 @@ const (
 	// answerRetainBytes is the largest answer buffer that is kept for the next
 	// request; 500 RecordIds need 40 KB.
 	answerRetainBytes = 1 << 20
-	// defaultBodyTimeout is how long a body may take to arrive.
+	// defaultBodyTimeout is how long a body may take, in or out.
 	defaultBodyTimeout = 60 * time.Second
 )
 
@@ -71,7 +71,8 @@ type Options struct {
 	// InFlightBytesMax bounds the bodies of all requests that are not answered
 	// yet. 0 means 128 MiB.
 	InFlightBytesMax int64
-	// BodyTimeout bounds how long a body may take to arrive. 0 means 60 s.
+	// BodyTimeout bounds how long a body may take to arrive, and then how long
+	// an answer may take to leave. 0 means 60 s.
 	BodyTimeout time.Duration
 }
 
@@ -224,6 +225,9 @@ func (m *Mux) read(w http.ResponseWriter, r *http.Request, limit int64) (body []
 	if control.SetReadDeadline(time.Now().Add(m.bodyTimeout)) == nil {
 		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	}
+	if r.Header["Expect"] != nil { // "100 Continue" is written when the body is read
+		_ = control.SetWriteDeadline(time.Time{})
+	}
 	if n := r.ContentLength; n >= 0 {
 		body = m.buffers.Get(int(n))[:n]
 		if _, err := io.ReadFull(r.Body, body); err != nil {
@@ -304,8 +308,12 @@ func (m *Mux) refuse(w http.ResponseWriter, r *http.Request, x *exchange, err er
 	return e
 }
 
-// write sends x.call.Out. A client that is gone is no error of ours.
+// write sends x.call.Out. A client that is gone is no error of ours. One that
+// does not read would keep the request's bytes reserved for good: hence the
+// deadline. It stays, because net/http flushes after this; the next answer on
+// the connection sets its own.
 func (m *Mux) write(w http.ResponseWriter, x *exchange, status int, contentType []string) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(m.bodyTimeout))
 	h := w.Header()
 	h["Content-Type"] = contentType
 	h["X-Amzn-Requestid"] = []string{x.call.RequestID}

@@ -391,8 +391,13 @@ func (m *Manager) Update(ctx context.Context, name record.StreamName, version in
 	}
 	s.definition.Lock()
 	defer s.definition.Unlock()
+	m.mu.RLock()
+	closed := m.closed
+	m.mu.RUnlock()
 	old := s.Config()
 	switch {
+	case closed:
+		return old, ErrClosed
 	case s.deleted:
 		return old, fmt.Errorf("%w: %s", ErrNotFound, name)
 	case version != 0 && version != old.Version:

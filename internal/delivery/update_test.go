@@ -61,6 +61,9 @@ func TestUpdate(t *testing.T) {
 
 	// A restart has the last definition.
 	h.abandon()
+	if _, err := h.m.Update(t.Context(), "s", 0, func(c Config) (Config, error) { return c, nil }); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
 	again, err := openHouse(t, h.mem, h.w, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -229,7 +229,11 @@ func describeDestination(c *StreamConfig) destinationDescription {
 	d := destinationDescription{DestinationID: destinationID}
 	if c.S3 != nil {
 		d.S3DestinationDescription = &c.S3.S3Destination
-		d.ExtendedS3DestinationDescription = &extendedS3Description{ExtendedS3Destination: *c.S3, S3BackupDescription: c.S3.S3Backup}
+		s3 := *c.S3
+		// Shown, not stored: an update that configures a conversion without
+		// saying Enabled switches it on.
+		set(&s3.Conversion, Conversion{Enabled: ptr(false)})
+		d.ExtendedS3DestinationDescription = &extendedS3Description{ExtendedS3Destination: s3, S3BackupDescription: c.S3.S3Backup}
 	}
 	if c.Iceberg != nil {
 		d.IcebergDestinationDescription = &icebergDescription{IcebergDestination: *c.Iceberg, S3DestinationDescription: c.Iceberg.S3}

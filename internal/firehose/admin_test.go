@@ -253,3 +253,32 @@ func TestDocumentsAreBounded(t *testing.T) {
 	_, err = call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"a","DeliveryStreamName":"b","Other":[{"x":{}}]}`)
 	wantError(t, err, codeNotFound, "Firehose b under")
 }
+
+// Names have the model's case, or are unknown: whoever looks at a body for its
+// stream sees the one that is meant.
+func TestCaseOfMembers(t *testing.T) {
+	h, _ := newHandler(t, newFake())
+	for _, c := range []struct{ body, stream string }{
+		{`{"DeliveryStreamName":"a","deliverystreamname":"b"}`, "a"},
+		{`{"deliverystreamname":"b","DeliveryStreamName":"a","DELIVERYSTREAMNAME":"c"}`, "a"},
+		{`{"DeliveryStreamName":"a", "\u0064eliveryStreamName" : "b"}`, "a"},
+		{`{"x":[{"y":{"DeliveryStreamName":1}},"z"],"DeliveryStreamName":"a","Delivery\u017ftreamName":"b"}`, "a"},
+		{`{"\u0044eliveryStreamName":"a"}`, "a"},
+	} {
+		_, err := call(t, h, "DescribeDeliveryStream", c.body)
+		wantError(t, err, codeNotFound, "Firehose "+c.stream+" under")
+	}
+	_, err := call(t, h, "DescribeDeliveryStream", `{"deliverystreamname":"a"}`)
+	wantError(t, err, awsapi.CodeValidation, "Value null at 'deliveryStreamName'")
+
+	// A user's own names are not the model's.
+	var d ExtendedS3Destination
+	body := []byte(`{"prefix":"x","DataFormatConversionConfiguration":{"InputFormatConfiguration":{"Deserializer":{"OpenXJsonSerDe":{"ColumnToJsonKeyMappings":{"type":"t","prefix":"p","tags":"g"},"caseinsensitive":true}}},"enabled":true},"FileExtension":".a"}`)
+	if err := decode(body, &d); err != nil {
+		t.Fatal(err)
+	}
+	x := d.Conversion.Input.Deserializer.OpenX
+	if len(x.ColumnKeys) != 3 || x.ColumnKeys["type"] != "t" || x.CaseInsensitive != nil || d.Conversion.Enabled != nil || d.Prefix != nil || *d.FileExtension != ".a" {
+		t.Errorf("%s", body)
+	}
+}

@@ -99,9 +99,12 @@ func loggingOrDefault(c *CloudWatchLogging) *CloudWatchLogging {
 
 func processingOrDefault(p *Processing) *Processing {
 	if p == nil {
-		return &Processing{Enabled: ptr(false)}
+		p = &Processing{}
 	}
 	out := *p
 	set(&out.Enabled, false)
+	if out.Processors == nil {
+		out.Processors = []Processor{}
+	}
 	return &out
 }

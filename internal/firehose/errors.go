@@ -1,11 +1,8 @@
 package firehose
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
-	"unicode/utf8"
 
 	"github.com/tapehouse/tapehouse/internal/awsapi"
 )
@@ -55,24 +52,3 @@ func answerTo(err error) error {
 
 // invalid is InvalidArgumentException.
 func invalid(message string) error { return awsapi.BadRequest(codeInvalidArgument, message) }
-
-// decode reads the body of an operation that is not a put. Members that the
-// model does not have are ignored; of several of one name the last counts.
-func decode(body []byte, into any) error {
-	if len(body) > documentBytesMax {
-		return &awsapi.Error{Status: http.StatusRequestEntityTooLarge, Code: awsapi.CodeTooLarge,
-			Message: "The request body is larger than the " + strconv.Itoa(documentBytesMax) + " bytes that this operation takes."}
-	}
-	if !utf8.Valid(body) {
-		return awsapi.BadRequest(awsapi.CodeSerialization, "The body is not valid UTF-8.")
-	}
-	err := json.Unmarshal(body, into)
-	if err == nil {
-		return nil
-	}
-	var t *json.UnmarshalTypeError
-	if errors.As(err, &t) {
-		return awsapi.BadRequest(awsapi.CodeSerialization, "A "+t.Value+" can not be converted to the type of "+t.Field+".")
-	}
-	return awsapi.BadRequest(awsapi.CodeSerialization, "The body is not valid JSON.")
-}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	_ "time/tzdata" // as in the programs
 
 	"github.com/prometheus/client_golang/prometheus"
 

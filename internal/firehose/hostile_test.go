@@ -402,6 +402,23 @@ func TestHostileClients(t *testing.T) {
 			t.Error("a slow head was read to its end")
 		})
 	}
+	// One asks for large answers and does not read them.
+	p.fake.failing = func(doc []byte) bool { return string(doc) == "x" }
+	deaf := p.dial(t)
+	wg.Go(func() {
+		_ = deaf.SetReadBuffer(4 << 10)
+		_ = deaf.SetWriteDeadline(time.Now().Add(3 * time.Second))
+		body := `{"DeliveryStreamName":"s","Records":[{"Data":"eA=="}` + strings.Repeat(`,{"Data":"eA=="}`, 499) + "]}"
+		request := p.head("PutRecordBatch", body, len(body)) + body
+		for sent := 0; ; sent++ {
+			if _, err := io.WriteString(deaf, request); err != nil {
+				if sent < 10 {
+					t.Errorf("cut off after %d requests: %v", sent, err)
+				}
+				return
+			}
+		}
+	})
 	for range 50 {
 		wg.Go(func() { // goes away
 			c := p.dial(t)
@@ -413,6 +430,14 @@ func TestHostileClients(t *testing.T) {
 	wg.Wait()
 	if took := time.Since(started); took > 15*time.Second {
 		t.Errorf("it took %s", took)
+	}
+	// The one that does not read is still there, and holds nothing.
+	deadline := time.Now().Add(10 * time.Second)
+	for p.inFlight(t) != 0 {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v bytes are held by a client that does not read", p.inFlight(t))
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if docs := p.fake.docs("s"); len(docs) != 0 {
 		t.Errorf("%d documents were stored", len(docs))

@@ -74,8 +74,11 @@ type CloudWatchLogging struct {
 // says what it comes to.
 type Processing struct {
 	Enabled    *bool       `json:"Enabled,omitempty"`
-	Processors []Processor `json:"Processors,omitempty"`
+	Processors []Processor `json:"Processors,omitzero"` // AWS shows an empty list
 }
+
+// On tells whether the processors are in effect.
+func (p *Processing) On() bool { return p != nil && isTrue(p.Enabled) }
 
 // Processor is one such step.
 type Processor struct {

@@ -174,3 +174,35 @@ func TestModel(t *testing.T) {
 	}
 	t.Logf("%d constraints of the model tried", n)
 }
+
+// TestDocumentation: docs/firehose.md lists every operation and every member
+// that a client can send.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/firehose.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(what, name string) {
+		if !regexp.MustCompile(`\b` + name + `\b`).Match(text) {
+			t.Errorf("docs/firehose.md lacks %s %s", what, name)
+		}
+	}
+	h, _ := newHandler(t, newFake())
+	for operation := range h.Service().Operations {
+		has("the operation", operation)
+	}
+	for shape, typ := range shapesOf {
+		if strings.HasSuffix(shape, "Output") || strings.HasSuffix(shape, "Description") || shape == "Tag" {
+			continue
+		}
+		for _, m := range members(typ) {
+			has(shape+"'s member", m)
+		}
+	}
+	for kind, settings := range settingsOf {
+		has("the processor", kind)
+		for _, s := range settings {
+			has(kind+"'s parameter", s)
+		}
+	}
+}

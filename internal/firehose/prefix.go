@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// prefixBytesMax is how long an evaluated prefix may be.
+// prefixLengthMax is how many characters an evaluated prefix may have.
 const prefixLengthMax = 512
 
 // The namespaces of prefix expressions.

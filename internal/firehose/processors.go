@@ -58,7 +58,7 @@ var lambdaRE = regexp.MustCompile(`^arn:[^:]+:lambda:[a-z0-9-]+:\d{12}:function:
 // enabled, has no steps.
 func (p *Processing) Steps() (Steps, error) {
 	var s Steps
-	if p == nil || !isTrue(p.Enabled) {
+	if !p.On() {
 		return s, nil
 	}
 	if n := len(p.Processors); n < 1 || n > processorsMax {

@@ -244,3 +244,27 @@ func TestPartitionKeys(t *testing.T) {
 		t.Error(query, lambda)
 	}
 }
+
+// FuzzPrefix: whatever was accepted is made of whole expressions, and within
+// the length.
+func FuzzPrefix(f *testing.F) {
+	for _, s := range []string{"", "a/", "!{timestamp:yyyy/MM/dd}/", "!{firehose:random-string}!{partitionKeyFromQuery:a}", "!{", "!{a:b", "!!{timestamp:}", "!{timestamp:'}'}", "é!{x:y}"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := parsePrefix("Prefix", &s)
+		if err != nil {
+			return
+		}
+		if n := strings.Count(s, "!{"); n != p.expressions || n > strings.Count(s, "}") {
+			t.Errorf("%q: %d expressions of %d", s, p.expressions, n)
+		}
+		if p.expressions == 0 && len([]rune(s)) > prefixLengthMax {
+			t.Errorf("%q is too long", s)
+		}
+		query, lambda := (&ExtendedS3Destination{S3Destination: S3Destination{Prefix: &s}}).PartitionKeys()
+		if len(query)+len(lambda) > p.expressions {
+			t.Errorf("%q: keys %v %v", s, query, lambda)
+		}
+	})
+}

@@ -189,6 +189,20 @@ func TestUpdateIceberg(t *testing.T) {
 	}
 }
 
+// A conversion that is configured later is in effect unless it says otherwise.
+func TestUpdateSwitchesConversionOn(t *testing.T) {
+	h, fake := created(t, s3Body("s", withoutPrefix))
+	if out, err := call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"s"}`); err != nil || !strings.Contains(out, `"DataFormatConversionConfiguration":{"Enabled":false}`) {
+		t.Fatal(out, err)
+	}
+	if _, err := call(t, h, "UpdateDestination", updateBody("1", destinationID, `"ExtendedS3DestinationUpdate":{`+conversion+`}`)); err != nil {
+		t.Fatal(err)
+	}
+	if !fake.config("s").S3.Conversion.On() {
+		t.Error("the conversion is off")
+	}
+}
+
 // A destination of another type is not merged into the former.
 func TestUpdateChangesTheType(t *testing.T) {
 	h, fake := created(t, createBody("s"))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -185,5 +187,34 @@ func TestStreamDeletion(t *testing.T) {
 	}
 	if err := st.Delete(t.Context(), "notes", false); !errors.Is(err, firehose.ErrNotFound) {
 		t.Fatal(err)
+	}
+}
+
+// The AWS port of the server itself bounds what strangers send.
+func TestAWSPortIsBounded(t *testing.T) {
+	s := open(t, testConfig(t))
+	send := func(header string) (int, string) {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.Addresses().AWS+"/", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Filler", header)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, string(body)
+	}
+	if status, body := send("x"); status != http.StatusBadRequest || !strings.Contains(body, "MissingAuthenticationToken") {
+		t.Error(status, body)
+	}
+	if status, body := send(strings.Repeat("x", 256<<10)); status != http.StatusRequestHeaderFieldsTooLarge {
+		t.Error(status, body)
 	}
 }
