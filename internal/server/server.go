@@ -79,7 +79,7 @@ type Server struct {
 	metrics *prometheus.Registry
 
 	lock        io.Closer
-	credentials *auth.Credentials
+	credentials *auth.Store
 	pack        *packs.Pack
 	log         *wal.Log
 	lake        *lake.Local
@@ -135,8 +135,8 @@ func Open(ctx context.Context, cfg Config, o Options) (_ *Server, err error) {
 // Addresses returns where the server listens.
 func (s *Server) Addresses() Addresses { return s.addresses }
 
-// Credentials returns the directory's credentials.
-func (s *Server) Credentials() *auth.Credentials { return s.credentials }
+// Credentials returns the directory's credentials as they are in force.
+func (s *Server) Credentials() *auth.Credentials { return s.credentials.Credentials() }
 
 // onClose adds a step to be taken when the server stops, before those added
 // earlier.
@@ -171,9 +171,10 @@ func (s *Server) openData(context.Context) error {
 			return fmt.Errorf("clear %s: %w", d, err)
 		}
 	}
-	if s.credentials, err = auth.LoadOrCreate(disk, s.cfg.Data); err != nil {
+	if s.credentials, err = auth.OpenStore(disk, s.cfg.Data, auth.StoreOptions{Logger: s.logger, Registerer: s.metrics}); err != nil {
 		return err
 	}
+	s.onClose(func(context.Context) error { return s.credentials.Close() })
 	s.pack, err = loadPack(s.cfg.Pack)
 	return err
 }
@@ -334,7 +335,7 @@ func (s *Server) openDoors(ctx context.Context) error {
 
 func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	mux, err := awsapi.NewMux(awsapi.Options{Verifier: auth.NewVerifier(s.credentials, nil), Logger: s.logger, Registerer: s.metrics,
-		InFlightBytesMax: int64(s.cfg.Delivery.InflightBytes)})
+		Region: s.cfg.Region, AccountID: accountID, InFlightBytesMax: int64(s.cfg.Delivery.InflightBytes)})
 	if err != nil {
 		return err
 	}
@@ -374,7 +375,7 @@ func (s *Server) serveHTTP(name string, l net.Listener, handler http.Handler, tl
 }
 
 func (s *Server) openSQL(l net.Listener, tlsConfig *tls.Config) error {
-	users, err := newSCRAMUsers(s.credentials)
+	users, err := newSQLUsers(s.credentials)
 	if err != nil {
 		return err
 	}
@@ -382,7 +383,7 @@ func (s *Server) openSQL(l net.Listener, tlsConfig *tls.Config) error {
 	if err != nil {
 		return err
 	}
-	s.sql, err = pgwire.NewServer(pgwire.Options{Backend: backend{s.warehouse}, Credentials: users, Logger: s.logger, Registerer: s.metrics,
+	s.sql, err = pgwire.NewServer(pgwire.Options{Backend: backend{s.warehouse, users}, Credentials: users, Logger: s.logger, Registerer: s.metrics,
 		TLS: tlsConfig, RequireTLS: !loop, MaxConnections: s.cfg.SQL.Connections})
 	if err != nil {
 		return err
