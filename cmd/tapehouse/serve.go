@@ -135,6 +135,7 @@ func serve(ctx context.Context, cfg server.Config, out, errs io.Writer) (err err
 
 func newEnv() *cobra.Command {
 	var f dataFlags
+	var name string
 	c := &cobra.Command{
 		Use:     "env",
 		GroupID: groupStart,
@@ -143,10 +144,14 @@ func newEnv() *cobra.Command {
 region, PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE. The addresses are those
 of the running server, or of the configuration if none runs.
 
+Without --credential they are the administrator's. With it they are those of that
+name: the AWS variables if it has an access key, the PG ones if it is a SQL user.
+
 The output holds secrets: eval it, do not log it.`,
 		Example: `  eval "$(tapehouse env --data ./data)"
   aws firehose list-delivery-streams
-  psql -c 'select count(*) from equities.executions'`,
+  psql -c 'select count(*) from equities.executions'
+  eval "$(tapehouse env --credential feed)"`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := f.load()
@@ -156,6 +161,11 @@ The output holds secrets: eval it, do not log it.`,
 			credentials, err := loadCredentials(cfg.Data)
 			if err != nil {
 				return err
+			}
+			if name != "" {
+				if credentials = credentials.Named(name); len(credentials.Keys)+len(credentials.Users) == 0 {
+					return fmt.Errorf("no access key and no SQL user is named %s; tapehouse credentials list shows what there is", name)
+				}
 			}
 			e, err := endpoints(cfg)
 			if err != nil {
@@ -170,6 +180,7 @@ The output holds secrets: eval it, do not log it.`,
 		},
 	}
 	f.add(c)
+	c.Flags().StringVar(&name, "credential", "", "the name of an access key or SQL user (default: the administrator)")
 	return c
 }
 
