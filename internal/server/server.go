@@ -93,6 +93,8 @@ type Server struct {
 	market      *market.Market
 	startedAt   time.Time
 
+	certificateEnds time.Time // zero without TLS
+
 	sql        *pgwire.Server
 	addresses  Addresses
 	ready      atomic.Bool
@@ -298,7 +300,11 @@ func (s *Server) openDoors(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
+		s.certificateEnds = endOf(pair)
 		tlsConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	if err := s.registerMetrics(); err != nil {
+		return fmt.Errorf("register the server's metrics: %w", err)
 	}
 	listen := func(name, addr string) (net.Listener, error) {
 		l, err := net.Listen("tcp", addr)
