@@ -112,6 +112,7 @@ func (r *Receipt) AppendRecordID(dst []byte, i int) []byte {
 
 // openStream compiles the stream's layout and checks the log against the table.
 func (m *Manager) openStream(ctx context.Context, cfg Config) (*Stream, error) {
+	m.metrics.open(cfg.Name)
 	dest, err := m.o.Destination(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
