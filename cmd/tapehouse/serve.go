@@ -133,6 +133,45 @@ func serve(ctx context.Context, cfg server.Config, out, errs io.Writer) (err err
 	return errors.Join(waited, s.Close(context.WithoutCancel(ctx)))
 }
 
+// readyWait bounds how long `ready` waits for an answer.
+const readyWait = 4 * time.Second
+
+func newReady() *cobra.Command {
+	var f dataFlags
+	c := &cobra.Command{
+		Use:     "ready",
+		GroupID: groupStart,
+		Short:   "Say whether the server takes requests; for health checks",
+		Long: `Asks the server of the data directory whether it takes requests, and ends with 0
+if it does. It needs no credentials, and waits four seconds at most.
+
+` + exitCodes,
+		Example: `  tapehouse ready --data ./data`,
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := f.load()
+			if err != nil {
+				return err
+			}
+			e, err := console.ReadEndpoints(disk, cfg.Data)
+			if err != nil {
+				return err
+			}
+			client := console.NewClient(e, auth.SQLUser{})
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(c.Context(), readyWait)
+			defer cancel()
+			if err := client.Ready(ctx); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), "ready")
+			return err
+		},
+	}
+	f.add(c)
+	return c
+}
+
 func newEnv() *cobra.Command {
 	var f dataFlags
 	var name string

@@ -2,10 +2,14 @@ package server
 
 import (
 	"crypto/tls"
+	"strings"
 	"testing"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/tapehouse/tapehouse/internal/console"
+	"github.com/tapehouse/tapehouse/internal/fsys"
 )
 
 func TestAge(t *testing.T) {
@@ -87,6 +91,20 @@ func TestServerMetrics(t *testing.T) {
 	if got := gauge(t, s, "tapehouse_server_tls_expiry_timestamp_seconds", ""); got != float64(endOf(pair).Unix()) || got < float64(time.Now().Unix()) {
 		t.Errorf("the certificate ends at %v", got)
 	}
+	// The commands of the data directory know the server by its certificate,
+	// whatever name and authority that has, and no other.
+	c, err := console.Dial(t.Context(), fsys.OS, cfg.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := c.Endpoints()
+	c.Close()
+	e.CertificateSHA256 = console.CertificateHash([]byte("another"))
+	other := console.NewClient(e, s.Credentials().Users[0])
+	if err := other.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "not that of this data directory's server") {
+		t.Errorf("another certificate: %v", err)
+	}
+	other.Close()
 	closeNow(t, s)
 
 	cfg = testConfig(t)

@@ -34,6 +34,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/awsapi"
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/console"
 	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/firehose"
@@ -94,6 +95,7 @@ type Server struct {
 	startedAt   time.Time
 
 	certificateEnds time.Time // zero without TLS
+	certificateHash string    // "" without TLS
 
 	sql        *pgwire.Server
 	addresses  Addresses
@@ -300,7 +302,7 @@ func (s *Server) openDoors(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
-		s.certificateEnds = endOf(pair)
+		s.certificateEnds, s.certificateHash = endOf(pair), console.CertificateHash(pair.Certificate[0])
 		tlsConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
 	}
 	if err := s.registerMetrics(); err != nil {

@@ -106,7 +106,7 @@ func (s *Server) authenticate(user, password string) bool {
 
 // publish writes the file by which clients find the server.
 func (s *Server) publish() error {
-	e := console.Endpoints{AWS: s.addresses.AWS, SQL: s.addresses.SQL, HTTP: s.addresses.HTTP, TLS: s.cfg.TLS.Cert != "",
+	e := console.Endpoints{AWS: s.addresses.AWS, SQL: s.addresses.SQL, HTTP: s.addresses.HTTP, TLS: s.cfg.TLS.Cert != "", CertificateSHA256: s.certificateHash,
 		Region: s.cfg.Region, Database: warehouse.Database, PID: s.addresses.PID, Version: s.version}
 	if err := console.WriteEndpoints(fsys.OS, s.cfg.Data, e); err != nil {
 		return err
