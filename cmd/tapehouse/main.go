@@ -150,7 +150,7 @@ market opens.
 	)
 	root.SetHelpCommandGroupID(groupOther)
 	root.AddCommand(
-		newDemo(), newServe(), newEnv(),
+		newDemo(), newServe(), newReady(), newEnv(), newCredentials(),
 		newStatus(), newSeal(), newWaive(), newVerify(), newStatements(), newExplain(),
 		newSQL(), newGenerate(), newCheck(),
 		newBench(), newConfig(), newVersion(),

@@ -133,8 +133,48 @@ func serve(ctx context.Context, cfg server.Config, out, errs io.Writer) (err err
 	return errors.Join(waited, s.Close(context.WithoutCancel(ctx)))
 }
 
+// readyWait bounds how long `ready` waits for an answer.
+const readyWait = 4 * time.Second
+
+func newReady() *cobra.Command {
+	var f dataFlags
+	c := &cobra.Command{
+		Use:     "ready",
+		GroupID: groupStart,
+		Short:   "Say whether the server takes requests; for health checks",
+		Long: `Asks the server of the data directory whether it takes requests, and ends with 0
+if it does. It needs no credentials, and waits four seconds at most.
+
+` + exitCodes,
+		Example: `  tapehouse ready --data ./data`,
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := f.load()
+			if err != nil {
+				return err
+			}
+			e, err := console.ReadEndpoints(disk, cfg.Data)
+			if err != nil {
+				return err
+			}
+			client := console.NewClient(e, auth.SQLUser{})
+			defer client.Close()
+			ctx, cancel := context.WithTimeout(c.Context(), readyWait)
+			defer cancel()
+			if err := client.Ready(ctx); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(c.OutOrStdout(), "ready")
+			return err
+		},
+	}
+	f.add(c)
+	return c
+}
+
 func newEnv() *cobra.Command {
 	var f dataFlags
+	var name string
 	c := &cobra.Command{
 		Use:     "env",
 		GroupID: groupStart,
@@ -143,10 +183,14 @@ func newEnv() *cobra.Command {
 region, PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE. The addresses are those
 of the running server, or of the configuration if none runs.
 
+Without --credential they are the administrator's. With it they are those of that
+name: the AWS variables if it has an access key, the PG ones if it is a SQL user.
+
 The output holds secrets: eval it, do not log it.`,
 		Example: `  eval "$(tapehouse env --data ./data)"
   aws firehose list-delivery-streams
-  psql -c 'select count(*) from equities.executions'`,
+  psql -c 'select count(*) from equities.executions'
+  eval "$(tapehouse env --credential feed)"`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := f.load()
@@ -156,6 +200,11 @@ The output holds secrets: eval it, do not log it.`,
 			credentials, err := loadCredentials(cfg.Data)
 			if err != nil {
 				return err
+			}
+			if name != "" {
+				if credentials = credentials.Named(name); len(credentials.Keys)+len(credentials.Users) == 0 {
+					return fmt.Errorf("no access key and no SQL user is named %s; tapehouse credentials list shows what there is", name)
+				}
 			}
 			e, err := endpoints(cfg)
 			if err != nil {
@@ -170,6 +219,7 @@ The output holds secrets: eval it, do not log it.`,
 		},
 	}
 	f.add(c)
+	c.Flags().StringVar(&name, "credential", "", "the name of an access key or SQL user (default: the administrator)")
 	return c
 }
 

@@ -120,6 +120,9 @@ func connectSQL(ctx context.Context, f dataFlags, e console.Endpoints) (*pgconn.
 	}
 	pc.User, pc.Password = credentials.Users[0].Name, credentials.Users[0].Password
 	pc.Fallbacks = nil
+	if e.TLS {
+		pc.TLSConfig = e.TLSConfig()
+	}
 	pc.RuntimeParams["application_name"] = "tapehouse sql"
 	return pgconn.ConnectConfig(ctx, pc)
 }

@@ -1,16 +1,17 @@
 package auth
 
 import (
-	"bytes"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/tapehouse/tapehouse/internal/fsys"
 )
@@ -18,32 +19,73 @@ import (
 // CredentialsFile is the name of the credentials file in a data directory.
 const CredentialsFile = "credentials.json"
 
-// credentialsVersion is the version of the file that this program writes, and
-// the newest that it reads. docs/formats/credentials.md describes it.
-const credentialsVersion = 1
-
 // ErrCredentials is the root of every error about the content of a credentials
 // file. The text says how to recover; it never holds a secret.
 var ErrCredentials = errors.New("credentials file")
 
-// SQLUser is a user of the SQL endpoint.
-type SQLUser struct {
-	Name     string `json:"name"`
-	Password string `json:"password"`
+// AccessKey is one AWS-style credential. Printed or logged it shows no secret.
+type AccessKey struct {
+	Name   string // whose it is: the principal
+	ID     string
+	Secret string
+	// Policy is what the principal may do; nil is nothing.
+	Policy    *Policy
+	CreatedAt time.Time // zero if it is not known
+	ExpiresAt time.Time // zero: never
+
+	used *atomic.Int64 // Unix seconds, where a Store keeps them
 }
 
+// Expired reports whether the key's time is over.
+func (k AccessKey) Expired(now time.Time) bool {
+	return !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt)
+}
+
+// touch notes that the key was used. Most calls only read: one write a second
+// keeps the line from moving between cores.
+func touch(used *atomic.Int64, now time.Time) {
+	if used == nil {
+		return
+	}
+	if s := now.Unix(); used.Load() < s {
+		used.Store(s)
+	}
+}
+
+// String shows no secret.
+func (k AccessKey) String() string { return k.Name + "/" + k.ID }
+
+// GoString is String, for %#v.
+func (k AccessKey) GoString() string { return k.String() }
+
+// LogValue implements slog.LogValuer.
+func (k AccessKey) LogValue() slog.Value { return slog.StringValue(k.String()) }
+
+// SQLUser is a user of the SQL endpoint and of the console. Printed or logged
+// it shows no secret.
+type SQLUser struct {
+	Name     string
+	Password string
+	// Policy is what the user may do; nil is nothing.
+	Policy    *Policy
+	CreatedAt time.Time // zero if it is not known
+}
+
+// String shows no secret.
+func (u SQLUser) String() string { return u.Name }
+
+// GoString is String, for %#v.
+func (u SQLUser) GoString() string { return u.Name }
+
+// LogValue implements slog.LogValuer.
+func (u SQLUser) LogValue() slog.Value { return slog.StringValue(u.Name) }
+
 // Credentials are all that a data directory lets in. They are immutable after
-// loading. The first of each list is the one that Env exports.
+// loading. The first of each list is the administrator's newest, which the
+// commands use and Env exports.
 type Credentials struct {
 	Keys  []AccessKey
 	Users []SQLUser
-}
-
-// credentialsDocument is the file's form.
-type credentialsDocument struct {
-	Version int         `json:"version"`
-	Keys    []AccessKey `json:"aws"`
-	Users   []SQLUser   `json:"sql"`
 }
 
 // AccessKey implements Keys.
@@ -66,9 +108,34 @@ func (c *Credentials) User(name string) (SQLUser, bool) {
 	return SQLUser{}, false
 }
 
+// Named returns the credentials of one principal: its access keys, newest
+// first, and its SQL user. Either list may be empty; if both are, there is no
+// such principal.
+func (c *Credentials) Named(name string) *Credentials {
+	out := &Credentials{}
+	for _, k := range c.Keys {
+		if k.Name == name {
+			out.Keys = append(out.Keys, k)
+		}
+	}
+	if u, ok := c.User(name); ok {
+		out.Users = append(out.Users, u)
+	}
+	return out
+}
+
 // Load reads the credentials under dir; the error is fs.ErrNotExist if there
 // are none yet.
 func Load(files fsys.FS, dir string) (*Credentials, error) {
+	doc, err := readDocument(files, dir)
+	if err != nil {
+		return nil, err
+	}
+	return doc.credentials()
+}
+
+// readDocument reads and checks the file.
+func readDocument(files fsys.FS, dir string) (*document, error) {
 	name := filepath.Join(dir, CredentialsFile)
 	info, err := files.Stat(name)
 	if err != nil {
@@ -79,32 +146,33 @@ func Load(files fsys.FS, dir string) (*Credentials, error) {
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && files == fsys.OS && runtime.GOOS != "windows" {
 		return nil, fmt.Errorf("%w %s has mode %04o, so that others can read the secrets in it: chmod 600 %s", ErrCredentials, name, mode, ShellQuote(name))
 	}
+	if info.Size() > fileSizeBytesMax {
+		return nil, fmt.Errorf("%w %s: has %d bytes, more than the %d that are read", ErrCredentials, name, info.Size(), fileSizeBytesMax)
+	}
 	data, err := fsys.ReadFile(files, name)
 	if err != nil {
 		return nil, fmt.Errorf("read credentials: %w", err)
 	}
-	c, err := parseCredentials(data)
+	doc, err := parseDocument(data)
 	if err != nil {
 		return nil, fmt.Errorf("%w %s: %w", ErrCredentials, name, err)
 	}
-	return c, nil
+	return doc, nil
 }
 
 // LoadOrCreate reads the credentials under dir and makes random ones, durably,
-// if there are none. The caller owns dir: two processes must not call it at
-// once on the same directory.
+// if there are none: a key and a user that may do everything. The caller owns
+// dir: two processes must not call it at once on the same directory.
 func LoadOrCreate(files fsys.FS, dir string) (*Credentials, error) {
 	c, err := Load(files, dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return c, err
 	}
-	c = &Credentials{
-		Keys:  []AccessKey{{Name: "default", ID: "AKIA" + random(16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"), Secret: random(40, alphanumeric)}},
-		Users: []SQLUser{{Name: "tapehouse", Password: random(32, alphanumeric)}},
-	}
-	data, err := json.MarshalIndent(credentialsDocument{credentialsVersion, c.Keys, c.Users}, "", "  ")
-	if err != nil {
-		return nil, fmt.Errorf("encode credentials: %w", err)
+	now := time.Now().UTC().Truncate(time.Second)
+	everything := Administrator.Grants()
+	doc := &document{
+		AWS: []awsPrincipal{{Name: "default", Allow: everything, Keys: []keyDocument{newKey(now)}}},
+		SQL: []sqlPrincipal{{Name: "tapehouse", Allow: everything, Password: newPassword(), CreatedAt: now}},
 	}
 	if err := files.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("write credentials: %w", err)
@@ -112,11 +180,14 @@ func LoadOrCreate(files fsys.FS, dir string) (*Credentials, error) {
 	if err := files.SyncDir(filepath.Dir(dir)); err != nil { // dir itself must outlive a crash
 		return nil, fmt.Errorf("write credentials: %w", err)
 	}
-	if err := fsys.WriteFileAtomic(files, filepath.Join(dir, CredentialsFile), append(data, '\n'), 0o600); err != nil {
-		return nil, fmt.Errorf("write credentials: %w", err)
-	}
-	return c, nil
+	return writeDocument(files, dir, doc)
 }
+
+func newKey(now time.Time) keyDocument {
+	return keyDocument{ID: "AKIA" + random(16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"), Secret: random(40, alphanumeric), CreatedAt: now}
+}
+
+func newPassword() string { return random(32, alphanumeric) }
 
 const alphanumeric = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -136,48 +207,6 @@ func random(n int, alphabet string) string {
 	return string(out)
 }
 
-func parseCredentials(data []byte) (*Credentials, error) {
-	var doc credentialsDocument
-	// The version comes first: a newer file may have members unknown here.
-	if err := json.Unmarshal(data, &struct {
-		Version *int `json:"version"`
-	}{&doc.Version}); err != nil {
-		return nil, errors.New("not valid JSON; restore it from a copy, or remove it to have new credentials made")
-	}
-	if doc.Version != credentialsVersion {
-		return nil, fmt.Errorf("version %d is not known to this program, which reads version %d", doc.Version, credentialsVersion)
-	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&doc); err != nil {
-		return nil, fmt.Errorf("decode: %w", err)
-	}
-	if len(doc.Keys) == 0 || len(doc.Users) == 0 {
-		return nil, errors.New("needs at least one entry under aws and under sql")
-	}
-	seen := map[string]bool{}
-	for _, k := range doc.Keys {
-		if len(k.ID) < 16 || len(k.ID) > 128 || strings.Trim(k.ID, alphanumeric+"_") != "" || len(k.Secret) < 16 || k.Name == "" {
-			return nil, fmt.Errorf("aws entry %q: needs a name, an access_key_id of 16 to 128 letters and digits and a secret_access_key of at least 16 characters", k.Name)
-		}
-		if seen[k.ID] {
-			return nil, fmt.Errorf("aws entry %q: its access_key_id stands twice", k.Name)
-		}
-		seen[k.ID] = true
-	}
-	clear(seen)
-	for _, u := range doc.Users {
-		if u.Name == "" || u.Password == "" {
-			return nil, fmt.Errorf("sql entry %q: needs a name and a password", u.Name)
-		}
-		if seen[u.Name] {
-			return nil, fmt.Errorf("sql entry %q stands twice", u.Name)
-		}
-		seen[u.Name] = true
-	}
-	return &Credentials{doc.Keys, doc.Users}, nil
-}
-
 // Endpoints are the addresses that Env exports.
 type Endpoints struct {
 	AWSURL   string // http://127.0.0.1:4566
@@ -190,24 +219,31 @@ type Endpoints struct {
 type Variable struct{ Name, Value string }
 
 // Env returns the variables with which AWS clients and PostgreSQL clients find
-// their way here.
+// their way here: those of the first key and of the first user, as far as there
+// are any.
 func (c *Credentials) Env(e Endpoints) ([]Variable, error) {
-	host, port, err := net.SplitHostPort(e.SQLAddr)
-	if err != nil {
-		return nil, fmt.Errorf("split SQL address: %w", err)
+	var out []Variable
+	if len(c.Keys) > 0 {
+		out = append(out,
+			Variable{"AWS_ENDPOINT_URL", e.AWSURL},
+			Variable{"AWS_ACCESS_KEY_ID", c.Keys[0].ID},
+			Variable{"AWS_SECRET_ACCESS_KEY", c.Keys[0].Secret},
+			Variable{"AWS_REGION", e.Region},
+			Variable{"AWS_DEFAULT_REGION", e.Region})
 	}
-	return []Variable{
-		{"AWS_ENDPOINT_URL", e.AWSURL},
-		{"AWS_ACCESS_KEY_ID", c.Keys[0].ID},
-		{"AWS_SECRET_ACCESS_KEY", c.Keys[0].Secret},
-		{"AWS_REGION", e.Region},
-		{"AWS_DEFAULT_REGION", e.Region},
-		{"PGHOST", host},
-		{"PGPORT", port},
-		{"PGUSER", c.Users[0].Name},
-		{"PGPASSWORD", c.Users[0].Password},
-		{"PGDATABASE", e.Database},
-	}, nil
+	if len(c.Users) > 0 {
+		host, port, err := net.SplitHostPort(e.SQLAddr)
+		if err != nil {
+			return nil, fmt.Errorf("split SQL address: %w", err)
+		}
+		out = append(out,
+			Variable{"PGHOST", host},
+			Variable{"PGPORT", port},
+			Variable{"PGUSER", c.Users[0].Name},
+			Variable{"PGPASSWORD", c.Users[0].Password},
+			Variable{"PGDATABASE", e.Database})
+	}
+	return out, nil
 }
 
 // AppendShell appends the variables as commands for a POSIX shell's eval.

@@ -34,10 +34,10 @@ func TestLoadOrCreate(t *testing.T) {
 		t.Fatalf("mode %v, %v", info.Mode(), err)
 	}
 	again, err := LoadOrCreate(fsys.OS, dir)
-	if err != nil || again.Keys[0] != k || again.Users[0] != u {
+	if err != nil || again.Keys[0].Secret != k.Secret || again.Users[0].Password != u.Password {
 		t.Fatalf("second load differs: %v", err)
 	}
-	if got, ok := again.AccessKey(k.ID); !ok || got != k {
+	if got, ok := again.AccessKey(k.ID); !ok || got.Secret != k.Secret {
 		t.Fatal("the key is not found by its id")
 	}
 	if _, ok := again.AccessKey("AKIAOTHER"); ok {
@@ -78,7 +78,7 @@ func TestCredentialsSurviveACrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := LoadOrCreate(m.Crash(1), "d")
-	if err != nil || again.Keys[0] != c.Keys[0] {
+	if err != nil || again.Keys[0].Secret != c.Keys[0].Secret {
 		t.Fatalf("other credentials after a crash: %v", err)
 	}
 }
@@ -99,7 +99,7 @@ func TestCredentialsErrors(t *testing.T) {
 	cases := map[string]string{
 		good:                                 "",
 		"{":                                  "not valid JSON",
-		`{"version":2,"members":"of later"}`: "version 2 is not known",
+		`{"version":3,"members":"of later"}`: "version 3 is not known",
 		`{}`:                                 "version 0 is not known",
 		`{"version":1,"aws":[],"sql":[{"name":"u","password":"p"}]}`:                                                       "at least one",
 		strings.Replace(good, `"sql"`, `"extra":1,"sql"`, 1):                                                               "unknown field",
@@ -123,7 +123,7 @@ func TestCredentialsErrors(t *testing.T) {
 }
 
 func TestEnv(t *testing.T) {
-	c := &Credentials{Keys: []AccessKey{{"n", "AKIA", `a'b"c$d\`}}, Users: []SQLUser{{"u ser", "p`w!"}}}
+	c := &Credentials{Keys: []AccessKey{{Name: "n", ID: "AKIA", Secret: `a'b"c$d\`}}, Users: []SQLUser{{Name: "u ser", Password: "p`w!"}}}
 	vars, err := c.Env(Endpoints{"http://127.0.0.1:4566", "us-east-1", "[::1]:5439", "tapehouse"})
 	if err != nil {
 		t.Fatal(err)

@@ -17,13 +17,6 @@ const SkewMax = 5 * time.Minute
 // services × the two dates of a midnight.
 const signingKeysMax = 1024
 
-// AccessKey is one AWS-style credential.
-type AccessKey struct {
-	Name   string `json:"name"` // who holds it, for logs and grants
-	ID     string `json:"access_key_id"`
-	Secret string `json:"secret_access_key"`
-}
-
 // Keys finds the access key of an id. It is called for every request and must
 // be safe for concurrent use.
 type Keys interface {
@@ -116,7 +109,8 @@ func (v *Verifier) Parse(r *http.Request, a *Authorization) error {
 	} else {
 		return &Error{CodeIncompleteSignature, "Date must be in ISO-8601 'basic format'. Got " + quoted(date) + ". See http://en.wikipedia.org/wiki/ISO_8601"}
 	}
-	if a.Key, ok = v.keys.AccessKey(id); !ok {
+	// A key whose time is over is as good as none, as a deleted one is at AWS.
+	if a.Key, ok = v.keys.AccessKey(id); !ok || !a.Key.ExpiresAt.IsZero() && a.Key.Expired(v.now()) {
 		return errUnrecognized
 	}
 	if a.Time[:8] != a.Date {
@@ -240,6 +234,7 @@ func (v *Verifier) Check(r *http.Request, a *Authorization, body [sha256.Size]by
 	if !cached {
 		v.remember(a, key)
 	}
+	touch(a.Key.used, v.now())
 	return nil
 }
 

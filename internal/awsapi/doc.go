@@ -5,12 +5,14 @@
 // operation stands in X-Amz-Target. A request goes
 //
 //	parse authorization → find service → reserve bytes → read body → SHA-256
-//	→ check signature → find operation → run it → write the answer
+//	→ check signature → find operation → authorize → run it → write the answer
 //
 // Invariants:
 //
 //   - No operation runs, and no state is looked at, before the signature over
 //     the body that was read has been accepted.
+//   - No operation runs that the key's policy does not allow on the stream that
+//     the body names; a key without a policy may do nothing.
 //   - The memory of all requests in flight is bounded; a request beyond the
 //     bound is refused at once with ServiceUnavailableException "Slow down.",
 //     which every AWS client retries.

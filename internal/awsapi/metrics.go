@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapehouse/tapehouse/internal/auth"
 )
 
 type metrics struct {
@@ -52,7 +54,15 @@ func newMetrics(r prometheus.Registerer, inFlight func() int64) (*metrics, error
 
 func (m *metrics) add(service string, operations map[string]Operation) {
 	s := &serviceMetrics{map[string]prometheus.Counter{}, map[string]prometheus.Observer{}}
+	// Series that somebody may be woken by begin at 0, so that the first event
+	// is an increase.
+	for _, code := range []string{auth.CodeMissingToken, auth.CodeIncompleteSignature, auth.CodeUnrecognizedClient, auth.CodeInvalidSignature} {
+		m.requests.WithLabelValues(service, "", code)
+	}
 	for name := range operations {
+		for _, code := range []string{CodeAccessDenied, CodeInternalFailure, CodeServiceUnavailable} {
+			m.requests.WithLabelValues(service, name, code)
+		}
 		s.accepted[name] = m.requests.WithLabelValues(service, name, "OK")
 		s.seconds[name] = m.seconds.WithLabelValues(service, name)
 	}

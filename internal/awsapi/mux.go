@@ -61,6 +61,11 @@ type Service struct {
 	Operations    map[string]Operation
 	BodyBytesMax  int64
 	MessageMember string // the member of the error's text: "message" if empty
+	// ResourceMember is the member of every body that names what the operation
+	// is about: "DeliveryStreamName". ResourceType stands before that name in
+	// ARNs: "deliverystream". Both are empty if grants are for all or nothing.
+	ResourceMember string
+	ResourceType   string
 }
 
 // Options configure a Mux.
@@ -68,6 +73,9 @@ type Options struct {
 	Verifier   *auth.Verifier
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
+	// Region and AccountID stand in the ARNs of refusals. "" means us-east-1 and
+	// 000000000000.
+	Region, AccountID string
 	// InFlightBytesMax bounds the bodies of all requests that are not answered
 	// yet. 0 means 128 MiB.
 	InFlightBytesMax int64
@@ -85,6 +93,8 @@ type Mux struct {
 	services map[string]*Service
 	buffers  *Buffers
 	calls    sync.Pool
+	region   string
+	account  string
 
 	bodyTimeout time.Duration
 	inFlightMax int64
@@ -96,10 +106,16 @@ func NewMux(o Options) (*Mux, error) {
 	if o.InFlightBytesMax == 0 {
 		o.InFlightBytesMax = 128 << 20
 	}
+	if o.Region == "" {
+		o.Region = "us-east-1"
+	}
+	if o.AccountID == "" {
+		o.AccountID = "000000000000"
+	}
 	if o.BodyTimeout == 0 {
 		o.BodyTimeout = defaultBodyTimeout
 	}
-	m := &Mux{verifier: o.Verifier, logger: o.Logger, services: map[string]*Service{}, buffers: NewBuffers(8 << 20), bodyTimeout: o.BodyTimeout, inFlightMax: o.InFlightBytesMax}
+	m := &Mux{verifier: o.Verifier, region: o.Region, account: o.AccountID, logger: o.Logger, services: map[string]*Service{}, buffers: NewBuffers(8 << 20), bodyTimeout: o.BodyTimeout, inFlightMax: o.InFlightBytesMax}
 	m.calls.New = func() any { return &exchange{} }
 	var err error
 	if m.metrics, err = newMetrics(o.Registerer, m.inFlight.Load); err != nil {
@@ -214,6 +230,9 @@ func (m *Mux) serve(w http.ResponseWriter, r *http.Request, x *exchange) (err er
 		return BadRequest(CodeUnknownOperation, "The operation "+strconv.Quote(bounded(target))+" is not one of "+service.SigningName+"'s.")
 	}
 	x.call.Operation, x.call.Principal, x.call.Region = name, x.auth.Key.Name, x.auth.Region
+	if err := m.authorize(x, name); err != nil {
+		return err
+	}
 	return operation(r.Context(), &x.call)
 }
 
@@ -302,6 +321,9 @@ func (m *Mux) refuse(w http.ResponseWriter, r *http.Request, x *exchange, err er
 	member := "message"
 	if x.service != nil {
 		member = x.service.MessageMember
+	}
+	if e.Code == CodeAccessDenied { // it comes from what stands before AWS's services, and so is spelt
+		member = "Message"
 	}
 	x.call.Out = appendJSONError(x.call.Out[:0], e, member)
 	m.write(w, x, e.Status, contentTypeJSON)

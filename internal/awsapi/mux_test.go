@@ -23,7 +23,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/auth"
 )
 
-var testKey = auth.AccessKey{Name: "test", ID: "AKIATESTTESTTESTTEST", Secret: "a secret of the test, long enough"}
+var testKey = auth.AccessKey{Name: "test", ID: "AKIATESTTESTTESTTEST", Secret: "a secret of the test, long enough", Policy: auth.Administrator}
 
 // echoService answers with its body; its other operations fail in their ways.
 func echoService(gate chan struct{}) Service {

@@ -39,6 +39,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Files deleted after expiry, drop or as orphans.",
 		}),
 	}
+	// Series begin at 0, so that the first event is an increase.
+	for _, result := range []string{"done", "conflict", "fenced", "error"} {
+		m.commits.WithLabelValues(result)
+	}
 	if r != nil {
 		r.MustRegister(m.commits, m.commitSeconds, m.unknown, m.manifestsRead, m.filesDeleted)
 	}

@@ -32,7 +32,7 @@ func NewClient(e Endpoints, user auth.SQLUser) *Client {
 	return &Client{
 		base: e.HTTPURL(), user: user, endpoint: e,
 		http: &http.Client{
-			Transport:     &http.Transport{MaxIdleConnsPerHost: 2}, // never through a proxy: it is a neighbour
+			Transport:     &http.Transport{MaxIdleConnsPerHost: 2, TLSClientConfig: e.TLSConfig()}, // never through a proxy: it is a neighbour
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}

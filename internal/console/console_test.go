@@ -69,7 +69,8 @@ var user = auth.SQLUser{Name: "tapehouse", Password: "secret"}
 // open serves a fake and returns a client of it.
 func open(t *testing.T, f *fake, change func(*Options)) (*Client, string) {
 	t.Helper()
-	o := Options{Backend: f, Gatherer: prometheus.NewRegistry(), Authenticate: func(u, p string) bool { return u == user.Name && p == user.Password }}
+	o := Options{Backend: f, Gatherer: prometheus.NewRegistry(), Authenticate: func(u, p string) bool { return u == user.Name && p == user.Password },
+		Authorize: func(string, string) bool { return true }}
 	if change != nil {
 		change(&o)
 	}
@@ -321,7 +322,8 @@ func TestDial(t *testing.T) {
 	}
 	// Another server took the port: its credentials are others, or its process is.
 	f := &fake{pid: 1}
-	mine := httptest.NewServer(NewHandler(Options{Backend: f, Authenticate: func(u, p string) bool { return p == credentials.Users[0].Password }}))
+	mine := httptest.NewServer(NewHandler(Options{Backend: f, Authenticate: func(u, p string) bool { return p == credentials.Users[0].Password },
+		Authorize: func(string, string) bool { return true }}))
 	defer mine.Close()
 	e.HTTP, e.PID = mine.Listener.Addr().String(), 2
 	write()
@@ -389,6 +391,59 @@ func TestAnswersAreJSONObjects(t *testing.T) {
 		text, err := json.Marshal(v)
 		if err != nil || text[0] != '{' {
 			t.Errorf("%T: %s %v", v, text, err)
+		}
+	}
+}
+
+// Every path asks for leave under its own name, and does nothing without it.
+func TestForbidden(t *testing.T) {
+	f := &fake{}
+	var asked []string
+	c, url := open(t, f, func(o *Options) {
+		o.Authorize = func(u, operation string) bool {
+			if u != user.Name {
+				t.Errorf("asked for %q", u)
+			}
+			asked = append(asked, operation)
+			return operation == "info"
+		}
+	})
+	ctx := t.Context()
+	if _, err := c.Info(ctx); err != nil {
+		t.Error(err)
+	}
+	day := "2026-11-20"
+	for name, call := range map[string]func() error{
+		"status":         func() error { _, err := c.Status(ctx, StatusRequest{day}); return err },
+		"seal":           func() error { _, err := c.Seal(ctx, SealRequest{TradeDate: day}); return err },
+		"waive":          func() error { _, err := c.Waive(ctx, WaiveRequest{TradeDate: day}); return err },
+		"verify":         func() error { _, err := c.Verify(ctx, VerifyRequest{TradeDate: day}); return err },
+		"statements":     func() error { _, err := c.Statements(ctx, StatementsRequest{TradeDate: day}); return err },
+		"explain-charge": func() error { _, err := c.Explain(ctx, ExplainRequest{Statement: "s", Line: 1}); return err },
+	} {
+		if err := call(); !IsCode(err, CodeForbidden) || asked[len(asked)-1] != name {
+			t.Errorf("%s: %v (asked for %v)", name, err, asked)
+		}
+	}
+	for _, path := range []string{"/", "/status"} {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.SetBasicAuth(user.Name, user.Password)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode != http.StatusForbidden || asked[len(asked)-1] != "page" {
+			t.Errorf("%s: %s (asked for %v)", path, answer.Status, asked)
+		}
+	}
+	known := auth.Operations(auth.ServiceConsole)
+	for _, operation := range asked {
+		if known[operation] == "" {
+			t.Errorf("%s stands in no grant that could be given", operation)
 		}
 	}
 }

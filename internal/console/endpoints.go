@@ -1,6 +1,9 @@
 package console
 
 import (
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,10 +33,15 @@ var ErrNotRunning = errors.New("no server runs on the data directory")
 
 // Endpoints are the addresses of a running server.
 type Endpoints struct {
-	AWS      string `json:"aws"`  // host:port
-	SQL      string `json:"sql"`  // host:port
-	HTTP     string `json:"http"` // host:port
-	TLS      bool   `json:"tls,omitempty"`
+	AWS  string `json:"aws"`  // host:port
+	SQL  string `json:"sql"`  // host:port
+	HTTP string `json:"http"` // host:port
+	TLS  bool   `json:"tls,omitempty"`
+	// CertificateSHA256 is the hash of the certificate's DER, in hexadecimal: the
+	// commands on the same machine know the server by it, whatever name or
+	// authority the certificate has.
+	CertificateSHA256 string `json:"certificate_sha256,omitempty"`
+
 	Region   string `json:"region"`
 	Database string `json:"database"`
 	PID      int    `json:"pid"`
@@ -52,6 +60,31 @@ func (e Endpoints) AWSURL() string { return e.url(e.AWS) }
 
 // HTTPURL is the base of this package's paths.
 func (e Endpoints) HTTPURL() string { return e.url(e.HTTP) }
+
+// TLSConfig returns how the commands of the data directory connect: to the
+// server that holds the certificate of CertificateSHA256 and to no other, or, if
+// that is not known, as everybody does.
+func (e Endpoints) TLSConfig() *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if e.CertificateSHA256 == "" {
+		return c
+	}
+	want := e.CertificateSHA256
+	c.InsecureSkipVerify = true // in favour of the check below, which is stricter
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		if len(s.PeerCertificates) == 0 || CertificateHash(s.PeerCertificates[0].Raw) != want {
+			return errors.New("the certificate is not that of this data directory's server")
+		}
+		return nil
+	}
+	return c
+}
+
+// CertificateHash is the form of CertificateSHA256.
+func CertificateHash(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
 
 // WriteEndpoints writes the file, whole or not at all.
 func WriteEndpoints(files fsys.FS, dir string, e Endpoints) error {

@@ -14,6 +14,7 @@ type Code string
 const (
 	CodeInvalid      Code = "invalid"      // the request makes no sense
 	CodeUnauthorized Code = "unauthorized" // no, or wrong, credentials
+	CodeForbidden    Code = "forbidden"    // the user may not do this
 	CodeNotFound     Code = "not-found"
 	CodeRefused      Code = "refused"     // the trade date is not complete
 	CodeConflict     Code = "conflict"    // the state does not allow it: not sealed, sealed already
@@ -26,6 +27,7 @@ const (
 var statusOf = map[Code]int{
 	CodeInvalid:      http.StatusBadRequest,
 	CodeUnauthorized: http.StatusUnauthorized,
+	CodeForbidden:    http.StatusForbidden,
 	CodeNotFound:     http.StatusNotFound,
 	CodeRefused:      http.StatusUnprocessableEntity,
 	CodeConflict:     http.StatusConflict,

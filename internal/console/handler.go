@@ -25,12 +25,16 @@ const (
 	legsDefault = 1000
 )
 
-// Options are what a handler stands on. Backend and Authenticate are required.
+// Options are what a handler stands on. Backend, Authenticate and Authorize are
+// required.
 type Options struct {
 	Backend Backend
 	// Authenticate reports whether these are a user's name and password. It must
 	// take the same time for a wrong name as for a wrong password.
 	Authenticate func(user, password string) bool
+	// Authorize reports whether a user who was authenticated may use a path: its
+	// name under /api/v1/ ("seal"), or "page" for the pages for people.
+	Authorize func(user, operation string) bool
 	// Ready reports nil once the server takes requests, and the reason why not
 	// before that and while it drains. nil is always ready.
 	Ready    func() error
@@ -55,8 +59,8 @@ func NewHandler(o Options) *Handler {
 	if o.Gatherer != nil {
 		h.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	}
-	h.mux.Handle("GET /{$}", h.guard(h.index))
-	h.mux.Handle("GET /status", h.guard(h.page))
+	h.mux.Handle("GET /{$}", h.guard("page", h.index))
+	h.mux.Handle("GET /status", h.guard("page", h.page))
 	b := o.Backend
 	read(h, "info", func(ctx context.Context, _ struct{}) (Info, error) { return b.Info(ctx) })
 	read(h, "status", b.Status)
@@ -103,8 +107,8 @@ func (h *Handler) text(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text) // a client that left needs no answer
 }
 
-// guard lets in whom Authenticate knows.
-func (h *Handler) guard(next http.HandlerFunc) http.Handler {
+// guard lets in whom Authenticate knows and Authorize allows.
+func (h *Handler) guard(operation string, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, password, ok := r.BasicAuth()
 		if !ok || !h.o.Authenticate(user, password) {
@@ -113,13 +117,18 @@ func (h *Handler) guard(next http.HandlerFunc) http.Handler {
 				Remedy: "use the SQL user of the data directory's credentials.json"})
 			return
 		}
+		if !h.o.Authorize(user, operation) {
+			h.fail(w, r, &Error{Code: CodeForbidden, Message: "the user " + user + " is not allowed to use " + operation,
+				Remedy: "tapehouse credentials list shows who may; tapehouse credentials create --sql makes another user"})
+			return
+		}
 		next(w, r)
 	})
 }
 
 // read registers a GET whose query parameters are the members of Q's JSON.
 func read[Q, A any](h *Handler, name string, call func(context.Context, Q) (A, error)) {
-	h.mux.Handle("GET /api/v1/"+name, h.guard(func(w http.ResponseWriter, r *http.Request) {
+	h.mux.Handle("GET /api/v1/"+name, h.guard(name, func(w http.ResponseWriter, r *http.Request) {
 		q, err := fromQuery[Q](r)
 		if err != nil {
 			h.fail(w, r, err)
@@ -131,7 +140,7 @@ func read[Q, A any](h *Handler, name string, call func(context.Context, Q) (A, e
 
 // write registers a POST of JSON.
 func write[Q, A any](h *Handler, name string, call func(context.Context, Q) (A, error)) {
-	h.mux.Handle("POST /api/v1/"+name, h.guard(func(w http.ResponseWriter, r *http.Request) {
+	h.mux.Handle("POST /api/v1/"+name, h.guard(name, func(w http.ResponseWriter, r *http.Request) {
 		if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 			h.fail(w, r, Errorf(CodeInvalid, "Content-Type must be application/json"))
 			return

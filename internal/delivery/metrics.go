@@ -24,21 +24,30 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		return c
 	}
 	m := &metrics{
-		records:     counter("decoded_records_total", "Records decoded by puts."),
+		records:     counter("decoded_records_total", "Records decoded by puts; less the rejected ones they are SucceedConversion.Records."),
 		bytes:       counter("decoded_bytes_total", "Bytes of JSON decoded by puts."),
-		rejects:     counter("rejected_records_total", "Records that do not fit the table's schema."),
+		rejects:     counter("rejected_records_total", "FailedConversion.Records: records that do not fit the table's schema."),
 		conflicts:   counter("conflicting_records_total", "Records whose key is known with other content."),
 		throttles:   counter("throttled_puts_total", "Puts turned away because visibility lags behind the log."),
-		rows:        counter("delivered_rows_total", "Rows delivered to the destination."),
-		objectBytes: counter("delivered_bytes_total", "Bytes of data files delivered to the destination."),
+		rows:        counter("delivered_rows_total", "DeliveryTo….Records: rows delivered to the destination."),
+		objectBytes: counter("delivered_bytes_total", "DeliveryTo….Bytes: bytes of data files delivered to the destination."),
 		failures:    counter("failed_flushes_total", "Flushes that failed and are tried again."),
 		flushSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "tapehouse", Subsystem: "delivery", Name: "flush_seconds",
-			Help: "Time of a delivery: copy, fsync, commit.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}, []string{"stream"}),
+			Help: "Time of a delivery: copy, fsync, commit. The count is DeliveryTo….Success.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}, []string{"stream"}),
 	}
 	m.processings = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tapehouse", Subsystem: "delivery", Name: "processed_records_total",
 		Help: "Records that went through processing, by result: done, dropped, failed."}, []string{"stream", "result"})
 	r.MustRegister(m.flushSeconds, m.processings)
 	return m
+}
+
+// open begins the series of a stream at 0, so that its first reject, conflict
+// or failure is an increase.
+func (m *metrics) open(s record.StreamName) {
+	for _, v := range []*prometheus.CounterVec{m.records, m.bytes, m.rejects, m.conflicts, m.throttles, m.rows, m.objectBytes, m.failures} {
+		v.WithLabelValues(string(s))
+	}
+	m.flushSeconds.WithLabelValues(string(s))
 }
 
 func (m *metrics) decoded(s record.StreamName, records, bytes int) {

@@ -115,6 +115,7 @@ func (r *Receipt) AppendRecordID(dst []byte, i int) []byte {
 // openStream opens a stream's lanes. states are the stored progresses of
 // object lanes.
 func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]json.RawMessage) (*Stream, error) {
+	m.metrics.open(cfg.Name)
 	cfg.settle()
 	s := &Stream{m: m, name: cfg.Name, key: record.Key{Incarnation: cfg.Incarnation}}
 	s.cfg.Store(&cfg)

@@ -28,6 +28,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		pinRetries: prometheus.NewCounter(prometheus.CounterOpts{Name: "tapehouse_engine_pin_retries_total", Help: "Pins that a commit overtook."}),
 		rows:       prometheus.NewCounter(prometheus.CounterOpts{Name: "tapehouse_engine_rows_total", Help: "Rows returned."}),
 	}
+	// Series begin at 0, so that the first event is an increase.
+	for _, o := range []string{"ok", "denied", "error", "cancelled", "timeout"} {
+		m.queries.WithLabelValues(o)
+	}
 	if r == nil {
 		return m, nil
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/record"
 )
 
-var testKey = auth.AccessKey{Name: "test", ID: "AKIATESTTESTTESTTEST", Secret: "a secret of the test, long enough"}
+var testKey = auth.AccessKey{Name: "test", ID: "AKIATESTTESTTESTTEST", Secret: "a secret of the test, long enough", Policy: auth.Administrator}
 
 // fakeStreams keeps streams and documents in memory. It is the model of what
 // the front door may expect of Streams.

@@ -81,6 +81,7 @@ func New(o Options) (*Handler, error) {
 func (h *Handler) Service() awsapi.Service {
 	return awsapi.Service{
 		SigningName: signingName, TargetPrefix: targetPrefix, BodyBytesMax: bodyBytesMax, MessageMember: "message",
+		ResourceMember: "DeliveryStreamName", ResourceType: "deliverystream",
 		Operations: map[string]awsapi.Operation{
 			"CreateDeliveryStream":          h.create,
 			"DeleteDeliveryStream":          h.delete,

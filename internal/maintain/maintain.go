@@ -160,6 +160,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		removed:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "removed_total", Help: "What rounds removed: snapshot, file, orphan."}, []string{"kind"}),
 		lastRound: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: ns, Subsystem: sub, Name: "round_seconds", Help: "Duration of the last round."}),
 	}
+	// Series begin at 0, so that the first event is an increase.
+	for _, result := range []string{"done", "error"} {
+		m.rounds.WithLabelValues(result)
+		m.compactions.WithLabelValues(result)
+	}
+	m.compactions.WithLabelValues("nothing")
+	for _, kind := range []string{"snapshot", "file", "orphan"} {
+		m.removed.WithLabelValues(kind)
+	}
 	if r == nil {
 		return m, nil
 	}

@@ -26,6 +26,18 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		misses:   prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "deadline_events_total", Help: "Deadline events by state: predicted_miss, missed, recovered."}, []string{"state"}),
 		webhooks: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: ns, Subsystem: sub, Name: "webhook_posts_total", Help: "Webhook posts by result: done, failed."}, []string{"result"}),
 	}
+	// Series begin at 0, so that the first event is an increase.
+	for vec, results := range map[*prometheus.CounterVec][]string{
+		m.seals: {"sealed", "existing", "refused", "error"}, m.verifies: {"verified", "mismatch", "error"},
+		m.misses: {"predicted_miss", "missed", "recovered"}, m.webhooks: {"done", "failed"},
+	} {
+		for _, result := range results {
+			vec.WithLabelValues(result)
+		}
+	}
+	for _, state := range []string{"sealed", "open", "ready", "predicted_miss", "missed"} {
+		m.deadline.WithLabelValues(state)
+	}
 	if r == nil {
 		return m, nil
 	}

@@ -54,6 +54,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		panics: prometheus.NewCounter(prometheus.CounterOpts{Name: subsystem + "panics_total",
 			Help: "Connections ended by a panic. Each is a bug."}),
 	}
+	// Series begin at 0, so that the first event is an increase.
+	for _, outcome := range []string{outcomeSession, outcomeCancel, outcomeRefused, outcomeOverflow, outcomeProtocol, outcomePassword} {
+		m.accepted.WithLabelValues(outcome)
+	}
+	for class := range sqlstateClasses {
+		m.errors.WithLabelValues(class)
+	}
+	for class := range tagClasses {
+		m.queries.WithLabelValues(class)
+	}
 	if r != nil {
 		r.MustRegister(m.open, m.accepted, m.queries, m.durations, m.errors, m.rows, m.received, m.sent, m.cancels, m.panics)
 	}

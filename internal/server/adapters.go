@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/tapehouse/tapehouse/internal/auth"
@@ -218,9 +219,15 @@ func (putResult) Failed() int                        { return 0 }
 func (putResult) Failure(int) (code, message string) { return "", "" }
 
 // backend gives the PostgreSQL wire protocol the warehouse's sessions.
-type backend struct{ w *warehouse.Warehouse }
+type backend struct {
+	w     *warehouse.Warehouse
+	users *sqlUsers
+}
 
 func (b backend) NewSession(ctx context.Context, o pgwire.SessionOptions) (pgwire.Session, error) {
+	if err := b.users.admit(o.User); err != nil {
+		return nil, err
+	}
 	params := o.Parameters
 	if o.ApplicationName != "" {
 		params = map[string]string{"application_name": o.ApplicationName}
@@ -318,22 +325,62 @@ func (r result) Columns() []pgwire.Column { return wireColumns(r.Result.Columns(
 
 func (r result) Next(dst []any) error { return sqlError(r.Result.Next(dst)) }
 
-// scramUsers derives the SCRAM verifiers of the SQL users once.
-type scramUsers map[string]auth.SCRAMVerifier
+// sqlUsers are the SQL users with their SCRAM verifiers, which are derived once
+// for each version of the credentials, for all users together: whether a user
+// exists cannot be told by the time of an answer.
+type sqlUsers struct {
+	store *auth.Store
 
-func newSCRAMUsers(c *auth.Credentials) (scramUsers, error) {
-	out := scramUsers{}
-	for _, u := range c.Users {
-		v, err := auth.NewSCRAMVerifier(u.Password)
-		if err != nil {
-			return nil, fmt.Errorf("derive the verifier of SQL user %s: %w", u.Name, err)
-		}
-		out[u.Name] = v
+	mu        sync.Mutex
+	of        *auth.Credentials // the version that verifiers belongs to
+	verifiers map[string]auth.SCRAMVerifier
+}
+
+func newSQLUsers(store *auth.Store) (*sqlUsers, error) {
+	u := &sqlUsers{store: store}
+	_, err := u.current()
+	return u, err
+}
+
+// current returns the verifiers of the credentials in force; the map is not
+// changed any more.
+func (u *sqlUsers) current() (map[string]auth.SCRAMVerifier, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	c := u.store.Credentials()
+	if c == u.of {
+		return u.verifiers, nil
 	}
+	out := make(map[string]auth.SCRAMVerifier, len(c.Users))
+	for _, user := range c.Users {
+		v, err := auth.NewSCRAMVerifier(user.Password)
+		if err != nil {
+			return nil, fmt.Errorf("derive the verifier of SQL user %s: %w", user.Name, err)
+		}
+		out[user.Name] = v
+	}
+	u.of, u.verifiers = c, out
 	return out, nil
 }
 
-func (u scramUsers) SCRAMVerifier(_ context.Context, user string) (auth.SCRAMVerifier, bool, error) {
-	v, ok := u[user]
+// SCRAMVerifier implements pgwire's Credentials.
+func (u *sqlUsers) SCRAMVerifier(_ context.Context, user string) (auth.SCRAMVerifier, bool, error) {
+	u.store.Refresh() // a password that was just changed is in force
+	verifiers, err := u.current()
+	if err != nil {
+		return auth.SCRAMVerifier{}, false, err
+	}
+	v, ok := verifiers[user]
 	return v, ok, nil
+}
+
+// admit refuses a user who has proved who he is, but may not use SQL.
+func (u *sqlUsers) admit(name string) error {
+	user, ok := u.store.Credentials().User(name)
+	if !ok || !user.Policy.Allows(auth.ServiceSQL, auth.OperationConnect, auth.AnyStream) {
+		return statementError{&warehouse.Error{Severity: "FATAL", Code: "28000", Message: "role \"" + name + "\" is not permitted to log in",
+			Hint: "A user whose credentials allow connect may."}}
+	}
+	u.store.UsedBy(name)
+	return nil
 }

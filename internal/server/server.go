@@ -34,6 +34,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/awsapi"
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/console"
 	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/firehose"
@@ -79,7 +80,7 @@ type Server struct {
 	metrics *prometheus.Registry
 
 	lock         io.Closer
-	credentials  *auth.Credentials
+	credentials  *auth.Store
 	pack         *packs.Pack
 	log          *wal.Log
 	lake         *lake.Local
@@ -93,6 +94,9 @@ type Server struct {
 	maintainer   *maintain.Maintainer
 	market       *market.Market
 	startedAt    time.Time
+
+	certificateEnds time.Time // zero without TLS
+	certificateHash string    // "" without TLS
 
 	sql        *pgwire.Server
 	addresses  Addresses
@@ -136,8 +140,8 @@ func Open(ctx context.Context, cfg Config, o Options) (_ *Server, err error) {
 // Addresses returns where the server listens.
 func (s *Server) Addresses() Addresses { return s.addresses }
 
-// Credentials returns the directory's credentials.
-func (s *Server) Credentials() *auth.Credentials { return s.credentials }
+// Credentials returns the directory's credentials as they are in force.
+func (s *Server) Credentials() *auth.Credentials { return s.credentials.Credentials() }
 
 // onClose adds a step to be taken when the server stops, before those added
 // earlier.
@@ -172,9 +176,10 @@ func (s *Server) openData(context.Context) error {
 			return fmt.Errorf("clear %s: %w", d, err)
 		}
 	}
-	if s.credentials, err = auth.LoadOrCreate(disk, s.cfg.Data); err != nil {
+	if s.credentials, err = auth.OpenStore(disk, s.cfg.Data, auth.StoreOptions{Logger: s.logger, Registerer: s.metrics}); err != nil {
 		return err
 	}
+	s.onClose(func(context.Context) error { return s.credentials.Close() })
 	s.pack, err = loadPack(s.cfg.Pack)
 	return err
 }
@@ -303,7 +308,11 @@ func (s *Server) openDoors(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("tls: %w", err)
 		}
+		s.certificateEnds, s.certificateHash = endOf(pair), console.CertificateHash(pair.Certificate[0])
 		tlsConfig = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	if err := s.registerMetrics(); err != nil {
+		return fmt.Errorf("register the server's metrics: %w", err)
 	}
 	listen := func(name, addr string) (net.Listener, error) {
 		l, err := net.Listen("tcp", addr)
@@ -340,7 +349,7 @@ func (s *Server) openDoors(ctx context.Context) error {
 
 func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	mux, err := awsapi.NewMux(awsapi.Options{Verifier: auth.NewVerifier(s.credentials, nil), Logger: s.logger, Registerer: s.metrics,
-		InFlightBytesMax: int64(s.cfg.Delivery.InflightBytes)})
+		Region: s.cfg.Region, AccountID: accountID, InFlightBytesMax: int64(s.cfg.Delivery.InflightBytes)})
 	if err != nil {
 		return err
 	}
@@ -380,7 +389,7 @@ func (s *Server) serveHTTP(name string, l net.Listener, handler http.Handler, tl
 }
 
 func (s *Server) openSQL(l net.Listener, tlsConfig *tls.Config) error {
-	users, err := newSCRAMUsers(s.credentials)
+	users, err := newSQLUsers(s.credentials)
 	if err != nil {
 		return err
 	}
@@ -388,7 +397,7 @@ func (s *Server) openSQL(l net.Listener, tlsConfig *tls.Config) error {
 	if err != nil {
 		return err
 	}
-	s.sql, err = pgwire.NewServer(pgwire.Options{Backend: backend{s.warehouse}, Credentials: users, Logger: s.logger, Registerer: s.metrics,
+	s.sql, err = pgwire.NewServer(pgwire.Options{Backend: backend{s.warehouse, users}, Credentials: users, Logger: s.logger, Registerer: s.metrics,
 		TLS: tlsConfig, RequireTLS: !loop, MaxConnections: s.cfg.SQL.Connections})
 	if err != nil {
 		return err

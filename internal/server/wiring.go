@@ -9,6 +9,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/tapehouse/tapehouse/internal/auth"
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/console"
@@ -72,12 +73,10 @@ func (s *Server) openClose(ctx context.Context) error {
 func (s *Server) openHTTP(l net.Listener, tlsConfig *tls.Config) error {
 	handler := console.NewHandler(console.Options{
 		Backend: closeBackend{s}, Gatherer: s.metrics, Logger: s.logger,
-		Authenticate: func(user, password string) bool {
-			ok := 0
-			for _, u := range s.credentials.Users {
-				ok |= subtle.ConstantTimeCompare([]byte(u.Name), []byte(user)) & subtle.ConstantTimeCompare([]byte(u.Password), []byte(password))
-			}
-			return ok == 1
+		Authenticate: s.authenticate,
+		Authorize: func(user, operation string) bool {
+			u, ok := s.Credentials().User(user)
+			return ok && u.Policy.Allows(auth.ServiceConsole, operation, auth.AnyStream)
 		},
 		Ready: func() error {
 			if !s.ready.Load() {
@@ -90,9 +89,24 @@ func (s *Server) openHTTP(l net.Listener, tlsConfig *tls.Config) error {
 	return nil
 }
 
+// authenticate reports whether these are a SQL user's name and password, in the
+// same time whoever it is.
+func (s *Server) authenticate(user, password string) bool {
+	s.credentials.Refresh() // a password that was just changed is in force
+	ok := 0
+	for _, u := range s.Credentials().Users {
+		ok |= subtle.ConstantTimeCompare([]byte(u.Name), []byte(user)) & subtle.ConstantTimeCompare([]byte(u.Password), []byte(password))
+	}
+	if ok != 1 {
+		return false
+	}
+	s.credentials.UsedBy(user)
+	return true
+}
+
 // publish writes the file by which clients find the server.
 func (s *Server) publish() error {
-	e := console.Endpoints{AWS: s.addresses.AWS, SQL: s.addresses.SQL, HTTP: s.addresses.HTTP, TLS: s.cfg.TLS.Cert != "",
+	e := console.Endpoints{AWS: s.addresses.AWS, SQL: s.addresses.SQL, HTTP: s.addresses.HTTP, TLS: s.cfg.TLS.Cert != "", CertificateSHA256: s.certificateHash,
 		Region: s.cfg.Region, Database: warehouse.Database, PID: s.addresses.PID, Version: s.version}
 	if err := console.WriteEndpoints(fsys.OS, s.cfg.Data, e); err != nil {
 		return err

@@ -28,6 +28,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help: "Statements bound to a view: from its state, or without it because a table had changed."}, []string{"mode", "state"}),
 		deferred: prometheus.NewCounter(prometheus.CounterOpts{Name: "tapehouse_view_deferred_total", Help: "Automatic refreshes put off for ingestion."}),
 	}
+	// Series begin at 0, so that the first event is an increase.
+	for _, outcome := range []string{"up_to_date", "incremental", "recomputed", "failed"} {
+		m.refreshes.WithLabelValues(outcome)
+	}
 	if r == nil {
 		return m, nil
 	}

@@ -32,6 +32,10 @@ func newMetrics(reg prometheus.Registerer, l *Log) (*metrics, []prometheus.Colle
 			Name: "tapehouse_wal_group_frames", Help: "Frames made durable by one fsync.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 14)}),
 	}
+	// Series begin at 0, so that the first event is an increase.
+	for _, reason := range []string{"queue", "disk"} {
+		m.refused.WithLabelValues(reason)
+	}
 	gauge := func(name, help string, value func(Stats) float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help},
 			func() float64 { return value(l.Stats()) })

@@ -1,0 +1,184 @@
+package awsapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapehouse/tapehouse/internal/auth"
+)
+
+func TestMember(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"Name":"a"}`:                           "a",
+		" {\n\t\"Name\" : \"a\" \r} \n":          "a",
+		`{"name":"a"}`:                           "a",
+		`{"X":{"Name":"b"},"Name":"a"}`:          "a",
+		`{"X":["Name",{"Name":"b"}],"Name":"a"}`: "a",
+		`{"Name":"a","X":"\"Name\":\"b\""}`:      "a",
+		`{"Name":"a","X":"\\","Y":1}`:            "a",
+		`{"X":"Name","Name":"a.b-c_9"}`:          "a.b-c_9",
+		`{"Names":"b","Name":"a"}`:               "a",
+		``:                                       "",
+		`[]`:                                     "",
+		`{}`:                                     "",
+		`"Name"`:                                 "",
+		`[{"Name":"a"}]`:                         "",
+		`{"X":{"Name":"a"}}`:                     "",
+		`{"Name":null}`:                          "",
+		`{"Name":1}`:                             "",
+		`{"Name":""}`:                            "",
+		`{"Name":["a"]}`:                         "",
+		`{"Name":"a","Name":"a"}`:                "",
+		`{"Name":"a","name":"b"}`:                "",
+		`{"Name":"a","Name":null}`:               "",
+		`{"Name":"a","N\u0061me":"b"}`:           "",
+		`{"N\u0061me":"b"}`:                      "",
+		`{"Name":"\u0061"}`:                      "",
+		`{"Name":"a*"}`:                          "",
+		`{"Name":"*"}`:                           "",
+		`{"Name":"a/b"}`:                         "",
+		`{"Name":"a","` + "\u017fx" + `":1}`:     "",
+		`{"Name":"a"`:                            "",
+		`{"Name":"a"}}`:                          "",
+		`{"Name":"a"} {"Name":"b"}`:              "",
+		`{"Name":"a`:                             "",
+		`{"Name":"a\"}`:                          "",
+	} {
+		got, ok := Member([]byte(body), "Name")
+		if string(got) != want && ok || ok != (want != "") {
+			t.Errorf("%s: %q %v, want %q", body, got, ok, want)
+		}
+	}
+	// A name that folds to ASCII letters by Unicode's rules, as encoding/json has it.
+	if got, ok := Member([]byte(`{"DeliveryStreamName":"a","Delivery`+"\u017f"+`treamName":"b"}`), "DeliveryStreamName"); ok {
+		t.Errorf("a folded name is passed over: %q", got)
+	}
+}
+
+// FuzzMember holds Member to encoding/json: whatever that makes of the body,
+// it finds no other text.
+func FuzzMember(f *testing.F) {
+	for _, s := range []string{`{"DeliveryStreamName":"a","Records":[{"Data":"YQ=="}]}`, `{"Records":[{"Data":"\""}],"DeliveryStreamName":"b"}`,
+		`{"deliverystreamname":"a"}`, `{"DeliveryStreamName":"a","DeliveryStreamName":"b"}`, `{"Delivery\u0053treamName":"x"}`, `{"a":"\\\"","DeliveryStreamName":"q"}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		name, ok := Member(body, "DeliveryStreamName")
+		if !ok {
+			return
+		}
+		var d struct{ DeliveryStreamName *string }
+		if json.Unmarshal(body, &d) == nil && (d.DeliveryStreamName == nil || *d.DeliveryStreamName != string(name)) {
+			t.Fatalf("%q: found %q, encoding/json %v", body, name, d.DeliveryStreamName)
+		}
+		var exact map[string]json.RawMessage
+		if json.Unmarshal(body, &exact) == nil {
+			if raw, has := exact["DeliveryStreamName"]; has && string(raw) != `"`+string(name)+`"` {
+				t.Fatalf("%q: found %q, by its exact name %s", body, name, raw)
+			}
+		}
+	})
+}
+
+func BenchmarkMember(b *testing.B) {
+	body := []byte(`{"DeliveryStreamName":"orders","Records":[` + strings.Repeat(`{"Data":"`+strings.Repeat("QUJD", 98)+`"},`, 499) + `{"Data":"QUJD"}]}`)
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if _, ok := Member(body, "DeliveryStreamName"); !ok {
+			b.Fatal("not found")
+		}
+	}
+}
+
+func TestAuthorize(t *testing.T) {
+	ran := 0
+	op := func(_ context.Context, c *Call) error { ran++; return nil }
+	grant := func(g ...auth.Grant) *auth.Policy {
+		p, err := auth.NewPolicy(g...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	keys := &auth.Credentials{}
+	key := func(name string, p *auth.Policy) auth.AccessKey {
+		k := auth.AccessKey{Name: name, ID: "AKIATEST" + strings.ToUpper(name) + "000000000000", Secret: "a secret of the test, long enough", Policy: p}
+		keys.Keys = append(keys.Keys, k)
+		return k
+	}
+	admin, nobody := key("admin", auth.Administrator), key("nobody", nil)
+	putter := key("putter", grant(auth.Grant{Service: "firehose", Operations: []string{"put"}, Streams: []string{"orders-*"}}))
+	reader := key("reader", grant(auth.Grant{Service: "firehose", Operations: []string{"read"}, Streams: []string{"*"}}))
+	m, err := NewMux(Options{Verifier: auth.NewVerifier(keys, nil), Registerer: prometheus.NewRegistry(), Region: "eu-west-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service := Service{SigningName: "firehose", TargetPrefix: "F.", BodyBytesMax: 1 << 20, ResourceMember: "Name", ResourceType: "deliverystream",
+		Operations: map[string]Operation{"PutRecord": op, "DescribeDeliveryStream": op, "ListDeliveryStreams": op, "OfTomorrow": op}}
+	if err := m.Register(service); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(m)
+	defer server.Close()
+	const on = "arn:aws:firehose:eu-west-1:000000000000:deliverystream/"
+	for _, c := range []struct {
+		key             auth.AccessKey
+		operation, body string
+		resource        string // of the refusal; "" is allowed
+	}{
+		{admin, "PutRecord", `{"Name":"orders-1"}`, ""},
+		{admin, "OfTomorrow", `{}`, ""},
+		{admin, "PutRecord", `not JSON`, ""}, // the operation's to refuse
+		{nobody, "PutRecord", `{"Name":"orders-1"}`, on + "orders-1"},
+		{nobody, "ListDeliveryStreams", `{}`, on + "*"},
+		{putter, "PutRecord", `{"Name":"orders-1"}`, ""},
+		{putter, "PutRecord", `{"Records":[{"Data":"x"}],"Name":"orders-1"}`, ""},
+		{putter, "PutRecord", `{"Name":"trades"}`, on + "trades"},
+		{putter, "PutRecord", `{"Name":"orders-1","Name":"trades"}`, on + "*"},
+		{putter, "PutRecord", `{"Name":"trades","name":"orders-1"}`, on + "*"},
+		{putter, "PutRecord", `{"Name":"*"}`, on + "*"},
+		{putter, "PutRecord", `{}`, on + "*"},
+		{putter, "PutRecord", ``, on + "*"},
+		{putter, "DescribeDeliveryStream", `{"Name":"orders-1"}`, on + "orders-1"},
+		{putter, "ListDeliveryStreams", `{}`, on + "*"},
+		{putter, "OfTomorrow", `{"Name":"orders-1"}`, on + "orders-1"},
+		{reader, "ListDeliveryStreams", `{}`, ""},
+		{reader, "DescribeDeliveryStream", `{"Name":"x"}`, ""},
+		{reader, "PutRecord", `{"Name":"x"}`, on + "x"},
+		{reader, "OfTomorrow", `{"Name":"x"}`, on + "x"},
+	} {
+		r, err := http.NewRequest(http.MethodPost, server.URL+"/", strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Amz-Target", "F."+c.operation)
+		auth.NewSigner(c.key, "eu-west-1", "firehose").Sign(r, sha256.Sum256([]byte(c.body)), time.Now())
+		ran = 0
+		status, answer, _ := do(t, r)
+		if c.resource == "" {
+			if status != 200 || ran != 1 {
+				t.Errorf("%s %s %s: %d %s", c.key.Name, c.operation, c.body, status, answer)
+			}
+			continue
+		}
+		action := "firehose:" + c.operation
+		want := fmt.Sprintf(`{"__type":"AccessDeniedException","Message":"User: arn:aws:iam::000000000000:user/%s is not authorized to perform: %s on resource: %s because no identity-based policy allows the %s action"}`,
+			c.key.Name, action, c.resource, action)
+		if status != 400 || answer != want || ran != 0 {
+			t.Errorf("%s %s %s: %d %s, ran %d times; want %s", c.key.Name, c.operation, c.body, status, answer, ran, want)
+		}
+	}
+	if bytes.Contains([]byte(fmt.Sprint(keys)), []byte("a secret of")) {
+		t.Error("printing shows a secret")
+	}
+}
