@@ -91,6 +91,8 @@ func TestImportsPointDown(t *testing.T) {
 				to, ok := layers[own]
 				if !ok {
 					t.Errorf("%s imports %s, which has no layer", rel, own)
+				} else if own == "internal/s3test" && !test {
+					t.Errorf("%s imports %s, which is for tests", rel, own)
 				} else if to >= layer && own != pkg && !test {
 					t.Errorf("%s (layer %d) imports %s (layer %d): imports point down, never sideways or up", rel, layer, own, to)
 				}

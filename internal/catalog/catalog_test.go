@@ -61,7 +61,7 @@ func onEachLake(t *testing.T, test func(t *testing.T, w *world)) {
 
 func newS3World(t testing.TB, server *s3test.Server, endpoint string) *world {
 	store, err := lake.OpenS3(t.Context(), lake.S3Options{Bucket: server.Bucket, Prefix: "warehouse", Region: s3test.Region, Endpoint: endpoint,
-		PathStyle: true, AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey, Attempts: 4})
+		PathStyle: true, AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey, Attempts: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
