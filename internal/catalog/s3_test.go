@@ -19,7 +19,7 @@ func TestCommitsThroughFaults(t *testing.T) {
 	p := s3test.StartProxy(t, server.Endpoint, 100*time.Millisecond)
 	w := newS3World(t, server, p.Endpoint)
 	c := w.open()
-	tbl := mustCreate(t, c, executionsSpec(executions))
+	mustCreate(t, c, executionsSpec(executions))
 	p.Plan(s3test.Random(11, 0.5, s3test.Quick()...))
 	const flushes, rows = 15, 10
 	failed := 0

@@ -89,6 +89,8 @@ type S3 struct {
 	metrics *s3Metrics
 	slots   chan []byte // buffers of uploads; nil until first used
 	backoff backoff
+	life    context.Context // until Shut
+	shut    context.CancelFunc
 }
 
 var _ Store = (*S3)(nil)
@@ -152,6 +154,7 @@ func OpenS3(ctx context.Context, o S3Options) (*S3, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &S3{o: o, metrics: newS3Metrics(o.Registerer), slots: make(chan []byte, o.TransfersMax), backoff: backoff{50 * time.Millisecond, 5 * time.Second}}
+	s.life, s.shut = context.WithCancel(context.Background())
 	for range o.TransfersMax {
 		s.slots <- nil
 	}

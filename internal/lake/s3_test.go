@@ -111,6 +111,7 @@ func TestRequestTimesOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &S3{o: S3Options{Attempts: 3, AttemptTimeout: 2 * time.Second}, metrics: newS3Metrics(nil), backoff: backoff{time.Millisecond, time.Millisecond}}
 		s.o.Logger = slog.New(slog.DiscardHandler)
+		s.life, s.shut = context.WithCancel(t.Context())
 		n := 0
 		hang := func(ctx context.Context) error { n++; <-ctx.Done(); return ctx.Err() }
 		start := time.Now()
@@ -126,6 +127,12 @@ func TestRequestTimesOut(t *testing.T) {
 		boom := permanentError{errors.New("boom")}
 		if err := s.request(t.Context(), "Test", 0, func(context.Context) error { n++; return boom }); !errors.Is(err, boom) || n != 6 {
 			t.Errorf("a failure for good was tried %d times: %v", n-5, err)
+		}
+		time.AfterFunc(time.Second, s.Shut)
+		for want := 7; want < 9; want++ { // while it waits, and after
+			if err := s.request(t.Context(), "Test", 0, hang); !errors.Is(err, ErrShut) || n != want {
+				t.Errorf("a shut store made %d attempts: %v", n-6, err)
+			}
 		}
 	})
 }

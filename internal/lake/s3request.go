@@ -17,6 +17,14 @@ import (
 // attempt's time-out grows by a second for so many bytes.
 const transferBytesPerSecond = 1 << 20
 
+// ErrShut is the end of a request of a store that was shut.
+var ErrShut = errors.New("the store was shut")
+
+// Shut ends all requests, now and from now on. It is for a process that has to
+// stop and whose service does not answer: what a request was to do may yet be
+// done.
+func (s *S3) Shut() { s.shut() }
+
 // backoff is the wait between attempts: exponential, with full jitter.
 type backoff struct{ first, most time.Duration }
 
@@ -37,13 +45,17 @@ func (s *S3) request(ctx context.Context, operation string, sizeBytes int64, att
 	for n := 0; ; n++ {
 		started := time.Now()
 		actx, cancel := context.WithTimeout(ctx, timeout)
+		forget := context.AfterFunc(s.life, cancel)
 		err := attempt(actx)
-		timedOut := actx.Err() != nil
+		timedOut := errors.Is(actx.Err(), context.DeadlineExceeded)
+		forget()
 		cancel()
 		s.metrics.attempted(operation, time.Since(started), err)
 		switch {
 		case err == nil:
 			return nil
+		case s.life.Err() != nil:
+			return permanentError{fmt.Errorf("%s: %w: %w", operation, ErrShut, err)}
 		case ctx.Err() != nil:
 			return fmt.Errorf("%s: %w", operation, errors.Join(context.Cause(ctx), err))
 		case !retryable(err):
@@ -60,6 +72,8 @@ func (s *S3) request(ctx context.Context, operation string, sizeBytes int64, att
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s: %w", operation, errors.Join(context.Cause(ctx), err))
+		case <-s.life.Done():
+			return permanentError{fmt.Errorf("%s: %w: %w", operation, ErrShut, err)}
 		case <-time.After(wait):
 		}
 	}

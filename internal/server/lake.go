@@ -53,6 +53,7 @@ func (s *Server) openLake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.onClose(func(context.Context) error { store.Shut(); return nil }) // last
 	start, cancel := context.WithTimeout(ctx, lakeStartWait)
 	defer cancel()
 	if err := store.Check(start); err != nil {

@@ -120,7 +120,9 @@ func Open(ctx context.Context, cfg Config, o Options) (_ *Server, err error) {
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.takeDown(context.Background()))
+			stop, cancel := context.WithTimeout(context.Background(), stopWait)
+			defer cancel()
+			err = errors.Join(err, s.takeDown(stop))
 		}
 	}()
 	for _, step := range []func(context.Context) error{s.openData, s.openStorage, s.openDelivery, s.openEngine, s.openClose, s.openDoors} {
@@ -419,6 +421,9 @@ func (s *Server) Close(ctx context.Context) error {
 }
 
 func (s *Server) takeDown(ctx context.Context) error {
+	if s.cache != nil { // else a flush could wait for S3 for minutes; the log keeps its records
+		defer context.AfterFunc(ctx, s.cache.Shut)()
+	}
 	var errs []error
 	for i := len(s.closeSteps) - 1; i >= 0; i-- {
 		if err := s.closeSteps[i](ctx); err != nil {
