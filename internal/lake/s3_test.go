@@ -207,7 +207,7 @@ func uploads(t *testing.T, s *S3) int {
 // the other's; nothing is there in part.
 func TestFaults(t *testing.T) {
 	server := s3test.Start(t)
-	rounds, share := 6, 0.45
+	rounds, share := 4, 0.45
 	if testing.Short() {
 		rounds = 2
 	}

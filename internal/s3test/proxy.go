@@ -91,10 +91,11 @@ type Proxy struct {
 	target string // host:port
 	client *http.Client
 	plan   atomic.Pointer[func(Request) Fault]
-	late   sync.WaitGroup // requests that are carried out after their client has gone
 
 	mu     sync.Mutex
 	counts [faults]int
+	busy   int        // requests in progress, those included whose client has gone
+	quiet  *sync.Cond // busy is 0
 }
 
 // StartProxy runs a proxy before endpoint until the test ends.
@@ -106,6 +107,7 @@ func StartProxy(t testing.TB, endpoint string, giveUp time.Duration) *Proxy {
 	}
 	p := &Proxy{Endpoint: "http://" + l.Addr().String(), GiveUp: giveUp, target: strings.TrimPrefix(endpoint, "http://"),
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32, DisableCompression: true}}}
+	p.quiet = sync.NewCond(&p.mu)
 	srv := &http.Server{Handler: p, ReadHeaderTimeout: time.Minute}
 	served := make(chan struct{})
 	go func() {
@@ -115,7 +117,7 @@ func StartProxy(t testing.TB, endpoint string, giveUp time.Duration) *Proxy {
 	t.Cleanup(func() {
 		_ = srv.Close()
 		<-served
-		p.late.Wait()
+		p.Settle()
 		p.client.CloseIdleConnections()
 	})
 	return p
@@ -179,7 +181,29 @@ func (p *Proxy) Injected() int {
 }
 
 // Settle waits for requests that are carried out late.
-func (p *Proxy) Settle() { p.late.Wait() }
+func (p *Proxy) Settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.busy > 0 {
+		p.quiet.Wait()
+	}
+}
+
+// began and ended count a request in progress.
+func (p *Proxy) began(f Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts[f]++
+	p.busy++
+}
+
+func (p *Proxy) ended() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.busy--; p.busy == 0 {
+		p.quiet.Broadcast()
+	}
+}
 
 // ServeHTTP implements http.Handler.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -190,9 +214,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fault == FlipAnswer && !request.Is("GetObject") {
 		fault = LostAnswer // only an object's content carries a checksum; what else comes over TLS has its own
 	}
-	p.mu.Lock()
-	p.counts[fault]++
-	p.mu.Unlock()
+	p.began(fault)
+	defer p.ended()
 	switch fault {
 	case InternalErr:
 		refuse(w, http.StatusInternalServerError, "InternalError")
@@ -223,15 +246,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body[len(body)/2] ^= 0x10
 	}
 	if fault == LateRequest {
-		p.late.Go(func() {
-			time.Sleep(p.GiveUp)
-			if answer, err := p.forward(context.Background(), r, body); err == nil {
-				_, _ = io.Copy(io.Discard, answer.Body)
-				_ = answer.Body.Close()
-			}
-		})
+		began := time.Now()
 		p.wait(r)
 		reset(w)
+		time.Sleep(time.Until(began.Add(p.GiveUp)))
+		if answer, err := p.forward(context.Background(), r, body); err == nil {
+			_, _ = io.Copy(io.Discard, answer.Body)
+			_ = answer.Body.Close()
+		}
 		return
 	}
 	answer, err := p.forward(context.WithoutCancel(r.Context()), r, body)
