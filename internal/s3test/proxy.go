@@ -16,8 +16,6 @@ import (
 	"time"
 )
 
-var built atomic.Bool
-
 // Fault is what happens to one request.
 type Fault int
 

@@ -19,6 +19,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -38,6 +39,8 @@ type Server struct {
 	Root     string // the directory in which it keeps buckets as directories, objects as files
 	Bucket   string
 }
+
+var built atomic.Bool // binary was called
 
 // binary builds the server once in this process; "" with the reason if that
 // cannot be done here.
@@ -62,16 +65,21 @@ var binary = sync.OnceValues(func() (string, error) {
 	return out, nil
 })
 
-// Main runs a package's tests and removes the server's binary afterwards: call
-// it from TestMain.
+// Main runs a package's tests and cleans up: call it from TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
-	if built.Load() {
-		if path, err := binary(); err == nil {
-			_ = os.RemoveAll(filepath.Dir(path))
-		}
-	}
+	Clean()
 	os.Exit(code)
+}
+
+// Clean removes the server's binary, for a TestMain that has more to do.
+func Clean() {
+	if !built.Load() {
+		return
+	}
+	if path, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
 }
 
 // Start runs a server over a fresh directory until the test ends, or skips the
