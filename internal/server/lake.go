@@ -32,7 +32,10 @@ func (s *Server) openLake(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if bound.url != "" {
+		switch used, err := s.hasTables(); {
+		case err != nil:
+			return err
+		case used && bound.url != "":
 			return boundElsewhere(bound.url, "its directory lake/ (lake.url is empty)")
 		}
 		local, err := lake.OpenLocal(fsys.OS, s.dir("lake"))
@@ -105,29 +108,36 @@ func boundElsewhere(at, configured string) error {
 // bindLake makes sure that the directory's tables lie at url and at no other
 // place, and that no other directory has that place.
 func (s *Server) bindLake(ctx context.Context, store *lake.S3, url string) error {
-	disk := fsys.OS
-	bound, err := readBinding(disk, s.dir("LAKE"))
+	bound, err := readBinding(fsys.OS, s.dir("LAKE"))
 	if err != nil {
 		return err
 	}
-	fresh := bound.url == ""
-	if fresh {
-		if _, err := disk.Stat(s.dir("catalog/catalog.db")); err == nil {
-			return boundElsewhere("", url)
+	if bound.url != url {
+		switch used, err := s.hasTables(); {
+		case err != nil:
+			return err
+		case used:
+			return boundElsewhere(bound.url, url)
 		}
 		bound = binding{url, uuid.NewString()}
-		if err := fsys.WriteFileAtomic(disk, s.dir("LAKE"), []byte(bound.String()), 0o600); err != nil {
+		if err := fsys.WriteFileAtomic(fsys.OS, s.dir("LAKE"), []byte(bound.String()), 0o600); err != nil {
 			return fmt.Errorf("note where the lake is: %w", err)
 		}
 	}
-	if bound.url != url {
-		return boundElsewhere(bound.url, url)
+	return store.Own(ctx, bound.owner)
+}
+
+// hasTables reports whether the directory has a catalog, and so tables that lie
+// somewhere. Before, its lake can be chosen anew.
+func (s *Server) hasTables() (bool, error) {
+	_, err := fsys.OS.Stat(s.dir("catalog/catalog.db"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	err = store.Own(ctx, bound.owner)
-	if fresh && errors.Is(err, lake.ErrOwned) { // so that another place can be chosen
-		err = errors.Join(err, disk.Remove(s.dir("LAKE")))
+	if err != nil {
+		return false, fmt.Errorf("look for the catalog: %w", err)
 	}
-	return err
+	return true, nil
 }
 
 // sweepUploads removes what crashes left of uploads, now and from time to time.
