@@ -7,4 +7,5 @@ command -v aws >/dev/null 2>&1 || say "the aws CLI is missing: the Firehose API 
 python3 -c 'import boto3' >/dev/null 2>&1 || say "boto3 is missing: the Firehose API was not tried with it"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || say "no PostgreSQL server: sums were not held against it"
 [ -d "${TAPEHOUSE_TEST_DATA:-../shared/data}" ] || say "the real captures are missing: set TAPEHOUSE_TEST_DATA to the directory that has them"
+[ -d "$(go env GOMODCACHE)/github.com/versity/versitygw@v1.8.0" ] || say "the S3 server's module could not be fetched: the lake on S3 was not tried (module testservers)"
 exit 0

@@ -14,7 +14,7 @@ import (
 
 func newCheck() *cobra.Command {
 	var f dataFlags
-	var manifest string
+	var manifest, copied string
 	var asJSON, truncated bool
 	c := &cobra.Command{
 		Use:     "check",
@@ -23,7 +23,8 @@ func newCheck() *cobra.Command {
 		Long: `Reads the manifest that tapehouse generate --manifest wrote, and the rows of the
 lake's Parquet files, and counts what is lost, there twice, altered or unexpected.
 It reads nothing else of the data directory, and needs no server. What is only in
-the log is not in the lake yet: stop the server, or seal, first.
+the log is not in the lake yet: stop the server, or seal, first. Of a lake on S3
+it reads a copy: aws s3 sync s3://BUCKET/PREFIX DIR, then --lake DIR.
 
 ` + exitCodes,
 		Example: `  tapehouse check --data ./data --manifest day.manifest`,
@@ -36,12 +37,21 @@ the log is not in the lake yet: stop the server, or seal, first.
 			if err != nil {
 				return err
 			}
+			lake := demo.LakeDir(cfg.Data)
+			switch {
+			case cfg.Lake.URL != "" && copied == "":
+				return usagef("the lake is at %s: copy it (aws s3 sync %s DIR) and give the copy with --lake DIR", cfg.Lake.URL, cfg.Lake.URL)
+			case cfg.Lake.URL != "":
+				lake = copied
+			case copied != "":
+				return usagef("--lake is for a copy of a lake on S3, and lake.url is empty")
+			}
 			in, err := os.Open(manifest)
 			if err != nil {
 				return fmt.Errorf("read the manifest: %w", err)
 			}
 			defer in.Close()
-			r, err := checker.Check(c.Context(), checker.Options{Manifest: in, Truncated: truncated, Lake: demo.LakeDir(cfg.Data)})
+			r, err := checker.Check(c.Context(), checker.Options{Manifest: in, Truncated: truncated, Lake: lake, Location: cfg.Lake.URL})
 			if err != nil {
 				return err
 			}
@@ -56,6 +66,7 @@ the log is not in the lake yet: stop the server, or seal, first.
 	}
 	f.add(c)
 	c.Flags().StringVar(&manifest, "manifest", "", "the manifest")
+	c.Flags().StringVar(&copied, "lake", "", "directory with a copy of a lake on S3")
 	c.Flags().BoolVar(&truncated, "truncated", false, "accept a manifest whose writer died, as far as it goes")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c

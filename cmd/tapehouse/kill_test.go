@@ -18,12 +18,14 @@ import (
 	"github.com/tapehouse/tapehouse/internal/demo"
 	"github.com/tapehouse/tapehouse/internal/exchange"
 	"github.com/tapehouse/tapehouse/internal/producer"
+	"github.com/tapehouse/tapehouse/internal/s3test"
 	"github.com/tapehouse/tapehouse/packs"
 )
 
 const (
-	killRounds = 50
-	killRate   = 15_000 // records/s: load without end
+	killRounds   = 50
+	killRoundsS3 = 20
+	killRate     = 15_000 // records/s: load without end
 )
 
 // stoppable is a player that can be told to end.
@@ -40,8 +42,9 @@ func (s *stoppable) Next(dst []byte) ([]byte, exchange.Record, error) {
 }
 
 // fastPack writes the embedded pack without a buffer interval, so that kills also
-// fall into flushes and commits, and returns a configuration that uses it.
-func fastPack(t *testing.T, dir string) string {
+// fall into flushes and commits, and returns a configuration that uses it, with
+// more YAML added.
+func fastPack(t *testing.T, dir, more string) string {
 	t.Helper()
 	pack := filepath.Join(dir, "pack")
 	if err := os.CopyFS(pack, packs.Equities()); err != nil {
@@ -57,7 +60,7 @@ func fastPack(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	config := filepath.Join(dir, "tapehouse.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "pack: %s\ndelivery: {checkpoint_interval: 1s}\n", pack), 0o644); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil, "pack: %s\ndelivery: {checkpoint_interval: 1s}\n%s", pack, more), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return config
@@ -67,8 +70,29 @@ func fastPack(t *testing.T, dir string) string {
 // flushes, and while it recovers from the kill before. What was acknowledged is
 // visible after every restart, and in the end the lake has every record once.
 func TestKillRounds(t *testing.T) {
+	killAtRandom(t, killRounds, "", func(launch demo.Launch) checker.Options { return checker.Options{Lake: demo.LakeDir(launch.Dir)} })
+}
+
+// TestKillRoundsS3 is the same over a lake on S3 and a network that fails.
+func TestKillRoundsS3(t *testing.T) {
+	s3 := s3test.Start(t)
+	p := s3test.StartProxy(t, s3.Endpoint, 2*time.Second)
+	p.Plan(s3test.Random(uint64(time.Now().UnixNano()), 0.15, s3test.Quick()...))
+	lake := "s3://" + s3.Bucket + "/killed"
+	more := fmt.Sprintf("lake: {url: %s, endpoint: %q, path_style: true, access_key_id: %s, secret_access_key: %s, attempt_timeout: 2s}\n",
+		lake, p.Endpoint, s3test.AccessKeyID, s3test.SecretAccessKey)
+	killAtRandom(t, killRoundsS3, more, func(demo.Launch) checker.Options {
+		p.Plan(nil)
+		p.Settle()
+		return checker.Options{Lake: filepath.Join(s3.Root, s3.Bucket, "killed"), Location: lake}
+	})
+	t.Logf("%d faults", p.Injected())
+}
+
+// killAtRandom kills for so many rounds and has the lake checked.
+func killAtRandom(t *testing.T, rounds int, more string, lake func(demo.Launch) checker.Options) {
 	dir := t.TempDir()
-	launch := demo.Launch{Program: build(t), Dir: filepath.Join(dir, "data"), Config: fastPack(t, dir),
+	launch := demo.Launch{Program: build(t), Dir: filepath.Join(dir, "data"), Config: fastPack(t, dir, more),
 		Addresses: demo.Addresses{AWS: "127.0.0.1:0", SQL: "127.0.0.1:0", HTTP: "127.0.0.1:0"}}
 	if err := os.Mkdir(launch.Dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -111,7 +135,7 @@ func TestKillRounds(t *testing.T) {
 	}()
 
 	recoveries := 0
-	for round := range killRounds {
+	for round := range rounds {
 		if round%5 == 4 {
 			// Kill it while it recovers, perhaps.
 			server.Kill()
@@ -149,7 +173,9 @@ func TestKillRounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, retried := client.Requests()
-	r, err := checker.Check(t.Context(), checker.Options{Manifest: &manifest, Lake: demo.LakeDir(launch.Dir)})
+	options := lake(launch)
+	options.Manifest = &manifest
+	r, err := checker.Check(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +183,7 @@ func TestKillRounds(t *testing.T) {
 	for _, s := range r.Streams {
 		files += s.Files
 	}
-	t.Logf("%d rounds, %d in recovery: %d records, %d requests sent again, %d data files", killRounds, recoveries, r.Records, retried, files)
+	t.Logf("%d rounds, %d in recovery: %d records, %d requests sent again, %d data files", rounds, recoveries, r.Records, retried, files)
 	if !r.OK() || r.Repeated > 0 || r.Records != pipeline.Progress().Acknowledged {
 		t.Errorf("%+v (acknowledged %d)", r, pipeline.Progress().Acknowledged)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/tapehouse/tapehouse/internal/console"
+	"github.com/tapehouse/tapehouse/internal/s3test"
 )
 
 // scriptPath is absolute, because tests change the directory.
@@ -40,6 +41,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	_ = os.RemoveAll(buildDir)
+	s3test.Clean()
 	os.Exit(code)
 }
 

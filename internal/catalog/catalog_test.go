@@ -28,13 +28,16 @@ import (
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/record"
+	"github.com/tapehouse/tapehouse/internal/s3test"
 )
+
+func TestMain(m *testing.M) { s3test.Main(m) }
 
 // world is a directory with a catalog and a lake, which a test may reopen.
 type world struct {
 	t     testing.TB
 	dir   string
-	store *lake.Local
+	store lake.Store
 	now   atomic.Int64 // added to the real time, ns
 }
 
@@ -45,6 +48,32 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	return &world{t: t, dir: dir, store: store}
+}
+
+// onEachLake runs a test over a lake in a directory and one on S3.
+func onEachLake(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Run("local", func(t *testing.T) { test(t, newWorld(t)) })
+	t.Run("s3", func(t *testing.T) {
+		server := s3test.Start(t)
+		test(t, newS3World(t, server, server.Endpoint))
+	})
+}
+
+func newS3World(t testing.TB, server *s3test.Server, endpoint string) *world {
+	store, err := lake.OpenS3(t.Context(), lake.S3Options{Bucket: server.Bucket, Prefix: "warehouse", Region: s3test.Region, Endpoint: endpoint,
+		PathStyle: true, AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey, Attempts: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{t: t, dir: t.TempDir(), store: store}
+}
+
+// path is a lake name as DataFile.Path has it.
+func (w *world) path(name string) string {
+	if p, ok := w.store.LocalPath(name); ok {
+		return p
+	}
+	return w.store.URI(name)
 }
 
 // newFastWorld keeps the lake in memory: for tests of many commits, whose fsyncs
@@ -315,9 +344,10 @@ func TestForeignTypesLoad(t *testing.T) {
 	}
 }
 
-func TestCommitMovesDataAndThrough(t *testing.T) {
+func TestCommitMovesDataAndThrough(t *testing.T) { onEachLake(t, testCommitMovesDataAndThrough) }
+
+func testCommitMovesDataAndThrough(t *testing.T, w *world) {
 	ctx := t.Context()
-	w := newWorld(t)
 	c := w.open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
 	a, b := ghost(tbl, date0, 0, 10), ghost(tbl, date0+1, 10, 5)
@@ -334,7 +364,7 @@ func TestCommitMovesDataAndThrough(t *testing.T) {
 	if f.Partition != (Partition{date0, true}) || f.SizeBytes != 10_000 || f.SchemaID != 0 || f.AddedBy != tbl.Snapshot() || !slices.Equal(f.SplitOffsets, []int64{4}) {
 		t.Errorf("file = %+v", f)
 	}
-	if p, _ := w.store.LocalPath(a.Path); f.Path != p {
+	if p := w.path(a.Path); f.Path != p {
 		t.Errorf("path = %s, want %s", f.Path, p)
 	}
 	if len(f.Columns) != 1 || f.Columns[0].FieldID != 4 || !bytes.Equal(f.Columns[0].Lower, long(0)) || !bytes.Equal(f.Columns[0].Upper, long(9)) || f.Columns[0].Values != 10 {
@@ -396,9 +426,11 @@ func TestCommitMovesDataAndThrough(t *testing.T) {
 func ptr[T any](v T) *T { return &v }
 
 // TestReadByLibrary writes tables through us and reads them with the library's own scan.
-func TestReadByLibrary(t *testing.T) {
+func TestReadByLibrary(t *testing.T) { onEachLake(t, testReadByLibrary) }
+
+func testReadByLibrary(t *testing.T, w *world) {
 	ctx := t.Context()
-	c := newWorld(t).open()
+	c := w.open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
 	for i := range 5 {
 		tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0+int32(i%2), int64(i)*100, 100)}, Through: through((i + 1) * 100)})
@@ -569,9 +601,10 @@ func TestSchemaEvolution(t *testing.T) {
 	}
 }
 
-func TestDropRenameNamespaces(t *testing.T) {
+func TestDropRenameNamespaces(t *testing.T) { onEachLake(t, testDropRenameNamespaces) }
+
+func testDropRenameNamespaces(t *testing.T, w *world) {
 	ctx := t.Context()
-	w := newWorld(t)
 	c := w.open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
 	commit(t, c, Commit{Table: executions, Add: []NewFile{written(t, c, tbl, date0, 0, 10)}})

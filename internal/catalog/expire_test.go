@@ -3,8 +3,6 @@ package catalog
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -15,13 +13,13 @@ import (
 
 // hookedStore calls a function before objects are written.
 type hookedStore struct {
-	*lake.Local
+	lake.Store
 	before func()
 }
 
 func (s hookedStore) PutAll(ctx context.Context, objects []lake.Object) error {
 	s.before()
-	return s.Local.PutAll(ctx, objects)
+	return s.Store.PutAll(ctx, objects)
 }
 
 func infoSum(count *int, size *int64) func(lake.Info) error {
@@ -44,9 +42,10 @@ func sum(d Delta) (added, removed int64) {
 	return rowsOf(d.Added), removed
 }
 
-func TestDelta(t *testing.T) {
+func TestDelta(t *testing.T) { onEachLake(t, testDelta) }
+
+func testDelta(t *testing.T, w *world) {
 	ctx := t.Context()
-	w := newWorld(t)
 	c := w.open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
 	snaps := []int64{0}
@@ -172,14 +171,16 @@ func TestDeltaAfterExpiry(t *testing.T) {
 	}
 }
 
-func TestExpireDeletesFiles(t *testing.T) {
+func TestExpireDeletesFiles(t *testing.T) { onEachLake(t, testExpireDeletesFiles) }
+
+func testExpireDeletesFiles(t *testing.T, w *world) {
 	ctx := t.Context()
-	w := newWorld(t)
 	c := w.open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
 	exists := func(f DataFile) bool {
-		_, err := os.Stat(f.Path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		name, _ := w.store.Name(f.URI())
+		_, err := w.store.Stat(ctx, name)
+		if err != nil && !errors.Is(err, lake.ErrNotFound) {
 			t.Fatal(err)
 		}
 		return err == nil
@@ -244,9 +245,10 @@ func TestExpireDeletesFiles(t *testing.T) {
 	}
 }
 
-func TestOrphans(t *testing.T) {
+func TestOrphans(t *testing.T) { onEachLake(t, testOrphans) }
+
+func testOrphans(t *testing.T, w *world) {
 	ctx := t.Context()
-	w := newWorld(t)
 	c := w.open()
 	tbl := mustCreate(t, c, executionsSpec(executions))
 	for i := range 30 {
@@ -286,7 +288,7 @@ func TestOrphans(t *testing.T) {
 	}
 	// One of them is committed after all.
 	tbl = commit(t, c, Commit{Table: executions, Add: []NewFile{kept}})
-	keptPath, _ := w.store.LocalPath(kept.Path)
+	keptPath := w.path(kept.Path)
 	if got := names(c.DeleteOrphans(ctx, executions, time.Hour, func(p string) bool { return p == keptPath })); !slices.Equal(got, []string{lost.Path}) {
 		t.Errorf("deleted %v", got)
 	}

@@ -48,7 +48,8 @@ type Options struct {
 	// Truncated accepts a manifest without an end: its writer died, and what it
 	// had written until then is checked.
 	Truncated bool
-	Lake      string           // the lake's directory
+	Lake      string           // the lake's directory, or a copy of a lake elsewhere
+	Location  string           // as metadata spells the place of a lake elsewhere, s3://BUCKET/PREFIX; "": Lake itself
 	Tables    map[string]Table // by stream; nil is EquitiesTables
 	Workers   int              // 0 is one a core
 	PagesMax  int              // 0 is 262,144
@@ -141,7 +142,7 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	var units []unit
 	for stream, t := range o.Tables {
 		c.counts[stream] = &tally{}
-		files, columns, err := liveFiles(ctx, o.Lake, t)
+		files, columns, err := liveFiles(ctx, place{o.Lake, strings.TrimSuffix(o.Location, "/")}, t)
 		if err != nil {
 			return nil, fmt.Errorf("%w: table %s.%s: %w", ErrLake, t.Namespace, t.Name, err)
 		}

@@ -186,6 +186,26 @@ func TestWholeLakeIsRight(t *testing.T) {
 	}
 }
 
+// TestCopyOfALake: metadata names places of a lake elsewhere, the files are here.
+func TestCopyOfALake(t *testing.T) {
+	h := newHouse(t)
+	all := play(t, h.pack, 1_000)
+	h.put(all)
+	manifest, location := manifestOf(t, all), "file://"+h.dir
+	away := filepath.Join(t.TempDir(), "copy")
+	if err := os.Rename(h.dir, away); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []string{location, location + "/"} {
+		if r, err := Check(t.Context(), Options{Manifest: bytes.NewReader(manifest), Lake: away, Location: l}); err != nil || !r.OK() || r.Rows != int64(len(all)) {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	if _, err := Check(t.Context(), Options{Manifest: bytes.NewReader(manifest), Lake: away, Location: "s3://elsewhere/x"}); !errors.Is(err, ErrLake) || !strings.Contains(err.Error(), "outside") {
+		t.Errorf("a copy of another lake: %v", err)
+	}
+}
+
 func TestEveryFaultIsCounted(t *testing.T) {
 	h := newHouse(t)
 	all := play(t, h.pack, 3_000)

@@ -39,11 +39,38 @@ type field struct {
 	required bool
 }
 
+// place is a lake's directory, and the location that it stands for.
+type place struct{ dir, location string }
+
+// path is where the file lies that metadata names.
+func (p place) path(uri string) (string, error) {
+	if p.location == "" {
+		return strings.TrimPrefix(uri, "file://"), nil
+	}
+	name, ok := strings.CutPrefix(uri, p.location+"/")
+	if !ok || !filepath.IsLocal(name) {
+		return "", fmt.Errorf("%s lies outside of %s", uri, p.location)
+	}
+	return filepath.Join(p.dir, name), nil
+}
+
+// Open implements iceio.IO.
+func (p place) Open(uri string) (iceio.File, error) {
+	path, err := p.path(uri)
+	if err != nil {
+		return nil, err
+	}
+	return iceio.LocalFS{}.Open(path)
+}
+
+// Remove implements iceio.IO; the checker removes nothing.
+func (p place) Remove(uri string) error { return fmt.Errorf("remove %s: the checker only reads", uri) }
+
 // liveFiles lists the files of the table's current snapshot, as the newest
 // metadata on disk has it. A file that stands there twice is listed twice: its
 // rows are.
-func liveFiles(ctx context.Context, lake string, t Table) ([]dataFile, []field, error) {
-	meta, err := newestMetadata(filepath.Join(lake, t.Namespace), t.Name)
+func liveFiles(ctx context.Context, lake place, t Table) ([]dataFile, []field, error) {
+	meta, err := newestMetadata(filepath.Join(lake.dir, t.Namespace), t.Name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -55,8 +82,7 @@ func liveFiles(ctx context.Context, lake string, t Table) ([]dataFile, []field, 
 	if snapshot == nil {
 		return nil, columns, nil
 	}
-	files := iceio.LocalFS{}
-	manifests, err := snapshot.Manifests(files)
+	manifests, err := snapshot.Manifests(lake)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read manifest list: %w", err)
 	}
@@ -65,7 +91,7 @@ func liveFiles(ctx context.Context, lake string, t Table) ([]dataFile, []field, 
 		if ctx.Err() != nil {
 			return nil, nil, context.Cause(ctx)
 		}
-		for entry, err := range m.Entries(files, true) {
+		for entry, err := range m.Entries(lake, true) {
 			if err != nil {
 				return nil, nil, fmt.Errorf("read manifest %s: %w", m.FilePath(), err)
 			}
@@ -73,7 +99,11 @@ func liveFiles(ctx context.Context, lake string, t Table) ([]dataFile, []field, 
 			if d.ContentType() != iceberg.EntryContentData {
 				return nil, nil, errors.New("rows were deleted from it: a stream's table is only ever appended to")
 			}
-			live = append(live, dataFile{strings.TrimPrefix(d.FilePath(), "file://"), d.Count()})
+			path, err := lake.path(d.FilePath())
+			if err != nil {
+				return nil, nil, err
+			}
+			live = append(live, dataFile{path, d.Count()})
 		}
 	}
 	return live, columns, nil

@@ -15,6 +15,8 @@
 //     resolve through the pin; and DuckDB itself is locked to the lake's, the
 //     tail's and the temporary directories.
 //   - A reader of a pin sees each record once, whatever commits meanwhile.
+//   - Files of a lake that lies elsewhere are brought to the local disk when the
+//     first statement reads their table, and kept there while it is pinned.
 //   - A pinned file is not deleted: whoever deletes asks Pinned first, and lets
 //     a grace period pass between a file's leaving the table and its deletion.
 //   - Memory is bounded: DuckDB's by memory_limit with a bounded spill, results
@@ -43,6 +45,7 @@ import (
 type Options struct {
 	Tables Tables     // nil: only hand-made pins
 	Tail   TailSource // nil: tables have no tail
+	Files  Files      // nil: all files lie on the local disk
 
 	TempDir           string // exists; DuckDB spills here; required
 	TempSizeMaxBytes  int64  // default 8 GiB
@@ -64,6 +67,19 @@ const (
 	idleConnsMax       = 16
 	closeWait          = 10 * time.Second
 )
+
+// Files brings files of a lake that lies elsewhere to the local disk, which is
+// all that DuckDB reads. A File's paths are then locations that it knows.
+type Files interface {
+	// Local is where the file lies while it is held; false for a path that is
+	// local already. It depends on the path alone, and lies in an allowed
+	// directory.
+	Local(path string) (local string, ok bool)
+	// Hold returns when all paths, for which Local is true, are there, and keeps
+	// them until release is called. An *Error is shown to whoever sent the
+	// statement; another is logged.
+	Hold(ctx context.Context, paths []string) (release func(), err error)
+}
 
 // Engine is one DuckDB instance in this process. It is safe for concurrent
 // use.

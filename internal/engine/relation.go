@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,11 +33,11 @@ func (a At) IsZero() bool { return a == At{} }
 
 // File is one immutable Parquet file.
 type File struct {
-	Path               string // local, absolute
+	Path               string // local, absolute; or a location that Options.Files knows
 	Rows               int64
 	SchemaID           int
 	PartitionTradeDate *int32 // days since 1970-01-01 that all rows have; nil: no such partition
-	// Deletes are local paths of Iceberg position-delete files (columns
+	// Deletes are paths of Iceberg position-delete files (columns
 	// file_path and pos). URI is the name by which they call this file; ""
 	// means Path.
 	Deletes []string
@@ -74,6 +75,38 @@ func (r *Relation) paths() []string {
 		out = append(out, r.Files[i].Deletes...)
 	}
 	return out
+}
+
+// localized is r with its files where f has them while they are held, and the
+// paths of those that must be.
+func localized(r Relation, f Files) (local Relation, remote []string) {
+	if f == nil {
+		return r, nil
+	}
+	place := func(path string) string {
+		if at, ok := f.Local(path); ok {
+			remote = append(remote, path)
+			return at
+		}
+		return path
+	}
+	files := make([]File, len(r.Files))
+	for i, x := range r.Files {
+		if x.URI == "" {
+			x.URI = x.Path // by which position deletes call it
+		}
+		x.Path = place(x.Path)
+		x.Deletes = slices.Clone(x.Deletes)
+		for j, d := range x.Deletes {
+			x.Deletes[j] = place(d)
+		}
+		files[i] = x
+	}
+	if len(remote) == 0 {
+		return r, nil
+	}
+	r.Files = files
+	return r, remote
 }
 
 // identity is a hash of everything that viewSQL depends on.

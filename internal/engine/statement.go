@@ -45,7 +45,7 @@ func (e *Engine) bindStatement(ctx context.Context, c *conn, q Query, temps map[
 		for _, n := range b.used {
 			v, err := q.Pin.bind(e, n)
 			if err == nil {
-				err = v.make(ctx, c)
+				err = e.relations.make(ctx, v, c)
 			}
 			if err != nil {
 				return nil, err
@@ -79,7 +79,7 @@ func (e *Engine) fromTemplate(ctx context.Context, c *conn, q Query, t *template
 	for view, n := range t.views {
 		v, err := q.Pin.bind(e, n)
 		if err == nil {
-			err = v.make(ctx, c)
+			err = e.relations.make(ctx, v, c)
 		}
 		if err != nil {
 			return nil, err
@@ -175,7 +175,7 @@ func (e *Engine) rewrite(ctx context.Context, c *conn, q Query, temps map[string
 		}
 		v, err := q.Pin.bind(e, n)
 		if err == nil {
-			err = v.make(ctx, c)
+			err = e.relations.make(ctx, v, c)
 		}
 		if err != nil {
 			return "", "", "", err

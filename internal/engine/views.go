@@ -19,12 +19,14 @@ const idleViewsMax = 64
 type boundRelation struct {
 	key      string
 	view     string
-	relation Relation
-	paths    []string
-	shape    string // a hash of the columns
+	relation Relation // its files where they are, or will be, on the local disk
+	paths    []string // as Relation had them
+	remote   []string // of these, the ones that are brought here for as long as refs is above 0
+	shape    string   // a hash of the columns
 
 	refs int           // guarded by relations.mu
 	idle *list.Element // in relations.idle while refs is 0
+	held func()        // gives remote back; nil: not held; guarded by relations.mu
 
 	mu   sync.Mutex
 	made bool
@@ -61,7 +63,8 @@ func (r *relations) acquire(n Name, t *pinned) *boundRelation {
 	b := r.byKey[key]
 	if b == nil {
 		r.serial++
-		b = &boundRelation{key: key, view: fmt.Sprintf("r_%s%016x", hex.EncodeToString(sum[:8]), r.serial), relation: t.relation, paths: t.relation.paths(), shape: t.relation.shape()}
+		b = &boundRelation{key: key, view: fmt.Sprintf("r_%s%016x", hex.EncodeToString(sum[:8]), r.serial), paths: t.relation.paths(), shape: t.relation.shape()}
+		b.relation, b.remote = localized(t.relation, r.e.options.Files)
 		r.byKey[key] = b
 	}
 	if b.idle != nil {
@@ -83,7 +86,9 @@ func (r *relations) release(b *boundRelation) {
 	r.mu.Lock()
 	b.refs--
 	var drop []*boundRelation
+	var held func()
 	if b.refs == 0 {
+		held, b.held = b.held, nil
 		r.inUse--
 		r.e.metrics.pinned.Set(float64(r.inUse))
 		for _, p := range b.paths {
@@ -100,9 +105,47 @@ func (r *relations) release(b *boundRelation) {
 		}
 	}
 	r.mu.Unlock()
+	if held != nil {
+		held()
+	}
 	for _, d := range drop {
 		r.drop(d)
 	}
+}
+
+// hold brings b's remote files here until the last pin of b is released. The
+// caller has one.
+func (r *relations) hold(ctx context.Context, b *boundRelation) error {
+	if len(b.remote) == 0 {
+		return nil
+	}
+	r.mu.Lock()
+	done := b.held != nil
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	release, err := r.e.options.Files.Hold(ctx, b.remote)
+	if err != nil {
+		var known *Error
+		switch {
+		case errors.As(err, &known):
+			return err
+		case ctx.Err() != nil:
+			return contextError(ctx.Err())
+		}
+		r.e.log.Error("a table's files could not be fetched", "files", len(b.remote), "error", err)
+		return &Error{Kind: IO, Message: "files of a table could not be fetched from the lake"}
+	}
+	r.mu.Lock()
+	if b.held == nil {
+		b.held, release = release, nil
+	}
+	r.mu.Unlock()
+	if release != nil {
+		release() // another query was faster
+	}
+	return nil
 }
 
 // drop removes the view of a relation that is no longer in the registry.
@@ -132,8 +175,12 @@ func (r *relations) has(path string) bool {
 	return r.pinned[path] > 0
 }
 
-// make creates b's view unless it exists. c is any idle connection.
-func (b *boundRelation) make(ctx context.Context, c *conn) error {
+// make brings b's files here and creates its view unless it exists. c is any
+// idle connection; the caller has a pin of b.
+func (r *relations) make(ctx context.Context, b *boundRelation, c *conn) error {
+	if err := r.hold(ctx, b); err != nil {
+		return err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.made {

@@ -74,7 +74,7 @@ func put(t *testing.T, s Store, name, data string) {
 	}
 }
 
-func list(t *testing.T, s Store, prefix string) []string {
+func listed(t *testing.T, s Store, prefix string) []string {
 	t.Helper()
 	var names []string
 	if err := s.List(t.Context(), prefix, func(i Info) error {
@@ -90,7 +90,7 @@ func list(t *testing.T, s Store, prefix string) []string {
 func TestStore(t *testing.T) {
 	forEach(t, func(t *testing.T, s Store, dir string) {
 		ctx := t.Context()
-		if got := list(t, s, ""); len(got) != 0 {
+		if got := listed(t, s, ""); len(got) != 0 {
 			t.Errorf("a new store lists %v", got)
 		}
 		put(t, s, "ns/t-1/data/a.parquet", "hello")
@@ -126,10 +126,10 @@ func TestStore(t *testing.T) {
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
-		if got, want := list(t, s, "ns/t-1"), []string{"ns/t-1/data/a.parquet:5", "ns/t-1/data/b.parquet:0", "ns/t-10/data/c.parquet:1"}; !slices.Equal(got, want) {
+		if got, want := listed(t, s, "ns/t-1"), []string{"ns/t-1/data/a.parquet:5", "ns/t-1/data/b.parquet:0", "ns/t-10/data/c.parquet:1"}; !slices.Equal(got, want) {
 			t.Errorf("List = %v, want %v", got, want)
 		}
-		if got, want := list(t, s, "ns/t-1/"), []string{"ns/t-1/data/a.parquet:5", "ns/t-1/data/b.parquet:0"}; !slices.Equal(got, want) {
+		if got, want := listed(t, s, "ns/t-1/"), []string{"ns/t-1/data/a.parquet:5", "ns/t-1/data/b.parquet:0"}; !slices.Equal(got, want) {
 			t.Errorf("List = %v, want %v", got, want)
 		}
 		stop := errors.New("stop")
@@ -169,7 +169,7 @@ func TestPutAll(t *testing.T) {
 		if err := s.PutAll(ctx, nil); err != nil {
 			t.Fatal(err)
 		}
-		if got := list(t, s, ""); !slices.Equal(got, []string{"a/1:3", "a/2:3", "b/3:0"}) {
+		if got := listed(t, s, ""); !slices.Equal(got, []string{"a/1:3", "a/2:3", "b/3:0"}) {
 			t.Errorf("List = %v", got)
 		}
 		if err := s.PutAll(ctx, []Object{{"c/1", nil}, {"a/1", nil}}); !errors.Is(err, ErrExists) {
@@ -236,7 +236,7 @@ func TestPutCancelled(t *testing.T) {
 	if err := s.Put(ctx, "a/b", strings.NewReader("x"), 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("Put = %v", err)
 	}
-	if got := list(t, s, ""); len(got) != 0 {
+	if got := listed(t, s, ""); len(got) != 0 {
 		t.Errorf("left %v", got)
 	}
 }

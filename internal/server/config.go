@@ -8,12 +8,15 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/tapehouse/tapehouse/internal/lake"
 )
 
 // Sample is the annotated configuration with every key at its default.
@@ -28,6 +31,7 @@ type Config struct {
 	Region     string            `yaml:"region"`
 	Listen     ListenConfig      `yaml:"listen"`
 	TLS        TLSConfig         `yaml:"tls"`
+	Lake       LakeConfig        `yaml:"lake"`
 	Log        LogConfig         `yaml:"log"`
 	Ledger     LedgerConfig      `yaml:"ledger"`
 	Delivery   DeliveryConfig    `yaml:"delivery"`
@@ -51,6 +55,22 @@ type ListenConfig struct {
 type TLSConfig struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+}
+
+// LakeConfig says where tables and error output lie. All but URL is about S3.
+type LakeConfig struct {
+	URL             string   `yaml:"url"`
+	Endpoint        string   `yaml:"endpoint"`
+	Region          string   `yaml:"region"`
+	PathStyle       bool     `yaml:"path_style"`
+	PlainHTTP       bool     `yaml:"plain_http"`
+	AccessKeyID     string   `yaml:"access_key_id"`
+	SecretAccessKey string   `yaml:"secret_access_key"`
+	Cache           Size     `yaml:"cache"`
+	Part            Size     `yaml:"part"`
+	Transfers       int      `yaml:"transfers"`
+	Attempts        int      `yaml:"attempts"`
+	AttemptTimeout  Duration `yaml:"attempt_timeout"`
 }
 
 // LogConfig bounds the log.
@@ -215,6 +235,9 @@ func (c *Config) Check() error {
 			return fmt.Errorf("listen.%s: %s is not a loopback address, and there is no TLS: set tls.cert and tls.key, or listen on 127.0.0.1", l.name, l.addr)
 		}
 	}
+	if err := c.Lake.check(); err != nil {
+		return err
+	}
 	switch {
 	case c.Delivery.TailInterval <= 0:
 		return errors.New("delivery.tail_interval: must be above 0")
@@ -245,6 +268,50 @@ func (c *Config) Check() error {
 	case "text", "json":
 	default:
 		return fmt.Errorf("logging.format: want text or json, not %q", c.Logging.Format)
+	}
+	return nil
+}
+
+// check refuses a lake that is half described, or would be read in the clear.
+func (c *LakeConfig) check() error {
+	if c.URL == "" {
+		for _, k := range []struct{ key, value string }{{"endpoint", c.Endpoint}, {"region", c.Region}, {"access_key_id", c.AccessKeyID}, {"secret_access_key", c.SecretAccessKey}} {
+			if k.value != "" {
+				return fmt.Errorf("lake.%s: it is about S3, and lake.url is empty, which means a local directory: set lake.url to s3://BUCKET/PREFIX, or remove the key", k.key)
+			}
+		}
+		return nil
+	}
+	if _, _, err := lake.ParseS3URL(c.URL); err != nil {
+		return fmt.Errorf("lake.url: %w; leave it empty for the directory lake/ of the data directory", err)
+	}
+	if (c.AccessKeyID == "") != (c.SecretAccessKey == "") {
+		return errors.New("lake: give both access_key_id and secret_access_key, or neither for the SDK's default chain")
+	}
+	if c.Endpoint != "" {
+		u, err := url.Parse(c.Endpoint)
+		if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+			return fmt.Errorf("lake.endpoint: want https://HOST or https://HOST:PORT, not %q", c.Endpoint)
+		}
+		local := u.Hostname() == "localhost"
+		if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
+			local = ip.IsLoopback()
+		}
+		if u.Scheme == "http" && !local && !c.PlainHTTP {
+			return fmt.Errorf("lake.endpoint: %s would carry the lake's data in the clear: use https, or set lake.plain_http to true", c.Endpoint)
+		}
+	}
+	switch {
+	case c.Cache < 64<<20:
+		return errors.New("lake.cache: at least 64MiB: what a query reads together must fit")
+	case c.Part < 5<<20 || c.Part > 256<<20:
+		return errors.New("lake.part: from 5MiB, which is S3's own bound, to 256MiB")
+	case c.Transfers < 1 || c.Transfers > 64:
+		return errors.New("lake.transfers: from 1 to 64")
+	case c.Attempts < 1 || c.Attempts > 100:
+		return errors.New("lake.attempts: from 1 to 100")
+	case c.AttemptTimeout <= 0:
+		return errors.New("lake.attempt_timeout: must be above 0")
 	}
 	return nil
 }

@@ -71,6 +71,20 @@ func TestConfigRefusals(t *testing.T) {
 		{"level", "logging: {level: loud}", "level"},
 		{"deadline", "close: {deadline: dawn}", "HH:MM"},
 		{"memory", "engine: {memory: 1MiB}", "64MiB"},
+		{"keys of S3 without S3", "lake: {endpoint: 'https://s3.example.org'}", "lake.endpoint"},
+		{"a secret without S3", "lake: {secret_access_key: x}", "lake.secret_access_key"},
+		{"a lake that is no S3", "lake: {url: /var/lake}", "s3://BUCKET"},
+		{"a bucket's name", "lake: {url: 's3://My_Bucket/x'}", "bucket"},
+		{"a prefix's name", "lake: {url: 's3://lake/a b'}", "lake.url"},
+		{"half of credentials", "lake: {url: 's3://lake/x', access_key_id: a}", "both"},
+		{"an endpoint in the clear", "lake: {url: 's3://lake/x', endpoint: 'http://s3.example.org:9000'}", "plain_http"},
+		{"an endpoint that is no URL", "lake: {url: 's3://lake/x', endpoint: 's3.example.org'}", "lake.endpoint"},
+		{"an endpoint with a bucket", "lake: {url: 's3://lake/x', endpoint: 'https://s3.example.org/lake'}", "lake.endpoint"},
+		{"a small cache", "lake: {url: 's3://lake/x', cache: 1MiB}", "lake.cache"},
+		{"small parts", "lake: {url: 's3://lake/x', part: 1MiB}", "lake.part"},
+		{"no transfers", "lake: {url: 's3://lake/x', transfers: 0}", "lake.transfers"},
+		{"no attempts", "lake: {url: 's3://lake/x', attempts: 0}", "lake.attempts"},
+		{"no time", "lake: {url: 's3://lake/x', attempt_timeout: 0s}", "lake.attempt_timeout"},
 	} {
 		c, err := ParseConfig("x.yaml", []byte(tc.yaml))
 		if err != nil {

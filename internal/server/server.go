@@ -5,7 +5,7 @@
 //
 // A data directory has one server: the lock file says whose.
 //
-//	LOCK  VERSION  credentials.json  server.json   log/  ledger/  tail/  catalog/  lake/  staging/  spill/  statements/
+//	LOCK  VERSION  LAKE  credentials.json  server.json   log/  ledger/  tail/  catalog/  lake/  cache/  staging/  spill/  statements/
 package server
 
 import (
@@ -83,7 +83,8 @@ type Server struct {
 	credentials  *auth.Store
 	pack         *packs.Pack
 	log          *wal.Log
-	lake         *lake.Local
+	lake         lake.Store
+	cache        *lake.Cache // of a lake on S3; nil: the lake is local
 	catalog      *catalog.Catalog
 	ledger       *ledger.Ledger
 	destinations *destinations
@@ -124,7 +125,9 @@ func Open(ctx context.Context, cfg Config, o Options) (_ *Server, err error) {
 	s.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.takeDown(context.Background()))
+			stop, cancel := context.WithTimeout(context.Background(), stopWait)
+			defer cancel()
+			err = errors.Join(err, s.takeDown(stop))
 		}
 	}()
 	for _, step := range []func(context.Context) error{s.openData, s.openStorage, s.openEngine, s.openDelivery, s.openWarehouse, s.openClose, s.openDoors} {
@@ -219,10 +222,10 @@ func checkDataVersion(disk fsys.FS, name string) error {
 
 // openStorage opens log, lake and catalog.
 func (s *Server) openStorage(ctx context.Context) error {
-	var err error
-	if s.lake, err = lake.OpenLocal(fsys.OS, s.dir("lake")); err != nil {
+	if err := s.openLake(ctx); err != nil {
 		return err
 	}
+	var err error
 	// The log's lock comes before the catalog, whose opening fences whoever has
 	// it: no attempt to start may do that to a server that is running.
 	s.log, err = wal.Open(ctx, fsys.OS, s.dir("log"), wal.Options{SegmentBytes: int64(s.cfg.Log.SegmentBytes),
@@ -271,9 +274,9 @@ func (s *Server) openEngine(ctx context.Context) error {
 	}
 	var err error
 	s.engine, err = engine.Open(ctx, engine.Options{
-		Tables: tables{s.catalog}, Tail: tails{s}, TempDir: s.dir("spill"), TempSizeMaxBytes: int64(s.cfg.Engine.Spill),
+		Tables: tables{s.catalog}, Tail: tails{s}, Files: s.files(), TempDir: s.dir("spill"), TempSizeMaxBytes: int64(s.cfg.Engine.Spill),
 		MemoryLimitBytes: int64(s.cfg.Engine.Memory), Threads: threads,
-		AllowedDirs: []string{s.dir("lake"), s.dir("tail"), s.dir("staging")},
+		AllowedDirs: []string{s.dir("lake"), s.dir("cache"), s.dir("tail"), s.dir("staging")},
 		Logger:      s.logger, Registerer: s.metrics,
 	})
 	if err != nil {
@@ -433,6 +436,9 @@ func (s *Server) Close(ctx context.Context) error {
 }
 
 func (s *Server) takeDown(ctx context.Context) error {
+	if s.cache != nil { // else a flush could wait for S3 for minutes; the log keeps its records
+		defer context.AfterFunc(ctx, s.cache.Shut)()
+	}
 	var errs []error
 	for i := len(s.closeSteps) - 1; i >= 0; i-- {
 		if err := s.closeSteps[i](ctx); err != nil {

@@ -226,10 +226,13 @@ func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIPPED: the soak takes ten seconds, and -short was given")
 	}
+	soak(t, testConfig(t), soakFor)
+}
+
+func soak(t *testing.T, cfg Config, soakFor time.Duration) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	cfg := testConfig(t)
 	cfg.Log.SegmentBytes = 16 << 20
 	cfg.Delivery.CheckpointInterval = Duration(300 * time.Millisecond)
 	cfg.Log.Retention = Duration(time.Second)

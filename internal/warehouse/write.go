@@ -380,13 +380,15 @@ func (s *Session) stageFile(ctx context.Context, t *catalog.Table, path string, 
 		return fmt.Errorf("put %s: %w", name, err)
 	}
 	w.add = append(w.add, catalog.NewFile{Path: name, Partition: partition, Stats: stats})
-	if local, ok := s.w.o.Store.LocalPath(name); ok {
-		f := engine.File{Path: local, Rows: written.Rows, SchemaID: t.Schema.ID}
-		if partition.Has {
-			f.PartitionTradeDate = &partition.Value
-		}
-		w.local = append(w.local, f)
+	at, ok := s.w.o.Store.LocalPath(name)
+	if !ok {
+		at = s.w.o.Store.URI(name)
 	}
+	f := engine.File{Path: at, Rows: written.Rows, SchemaID: t.Schema.ID}
+	if partition.Has {
+		f.PartitionTradeDate = &partition.Value
+	}
+	w.local = append(w.local, f)
 	return nil
 }
 

@@ -1,0 +1,241 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapehouse/tapehouse/internal/calendar"
+	"github.com/tapehouse/tapehouse/internal/checker"
+	"github.com/tapehouse/tapehouse/internal/engine"
+	"github.com/tapehouse/tapehouse/internal/exchange"
+	"github.com/tapehouse/tapehouse/internal/lake"
+	"github.com/tapehouse/tapehouse/internal/market"
+	"github.com/tapehouse/tapehouse/internal/s3test"
+)
+
+func TestMain(m *testing.M) { s3test.Main(m) }
+
+// s3Config is a server's whose lake is on S3, behind a network that may fail.
+func s3Config(t *testing.T) (Config, *s3test.Server, *s3test.Proxy) {
+	server := s3test.Start(t)
+	p := s3test.StartProxy(t, server.Endpoint, 700*time.Millisecond)
+	cfg := testConfig(t)
+	cfg.Lake.URL, cfg.Lake.Endpoint, cfg.Lake.PathStyle = "s3://"+server.Bucket+"/tape/house", p.Endpoint, true
+	cfg.Lake.AccessKeyID, cfg.Lake.SecretAccessKey = s3test.AccessKeyID, s3test.SecretAccessKey
+	cfg.Lake.AttemptTimeout = Duration(500 * time.Millisecond)
+	cfg.Log.SegmentBytes = 16 << 20
+	return cfg, server, p
+}
+
+// TestS3Lake lets a trade date go the whole way over a lake on S3, through a
+// network that fails: put, flushed, read by SQL, sealed, billed, verified; the
+// server crashes in between; and the checker, which reads the server's own
+// files, finds each record once.
+func TestS3Lake(t *testing.T) {
+	cfg, server, p := s3Config(t)
+	faults := s3test.Random(5, 0.3, s3test.All()...)
+	p.Plan(faults)
+	s := open(t, cfg)
+	date := calendar.Date(2026, time.November, 20)
+	x, err := exchange.New(exchange.DefaultConfig(s.pack.Calendar, date, 1, 3_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var manifest bytes.Buffer
+	noted, err := exchange.NewManifestWriter(&manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := playAll(t, s, notedPlayer{x, noted}, nil)
+	if err := noted.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const perSource = `SELECT source, count(*), sum(quantity), sum(price * quantity) FROM executions GROUP BY source ORDER BY source`
+	before := table(t, connect(t, s), perSource)
+	if err := s.delivery.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := table(t, connect(t, s), perSource); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("from S3 %q, from the tail %q", got, before)
+	}
+	// A transaction reads the rows that it wrote, and drops them.
+	conn := connect(t, s)
+	execute1(t, conn, `CREATE TABLE public.own (a int, b varchar)`)
+	execute1(t, conn, `INSERT INTO public.own VALUES (1, 'kept')`)
+	execute1(t, conn, `BEGIN`)
+	execute1(t, conn, `INSERT INTO public.own VALUES (2, 'dropped')`)
+	if got := text(t, conn, `SELECT count(*) FROM public.own`); got != "2" {
+		t.Errorf("a transaction sees %s of 2 rows", got)
+	}
+	execute1(t, conn, `ROLLBACK`)
+	if got := table(t, conn, `SELECT * FROM public.own`); fmt.Sprint(got) != "[1|kept]" {
+		t.Errorf("own = %q", got)
+	}
+	put(t, client(t, s), "executions", []byte(`{"source":"X","session":"X-1","epoch":1,"seq":1000,"price":"1.00001"}`))
+	if lines := errorOutput(t, s); len(lines) != 1 {
+		t.Errorf("%d lines in the error output", len(lines))
+	}
+
+	// A crash, and a new machine's empty cache.
+	s.delivery.Abandon()
+	closeNow(t, s)
+	s = open(t, cfg)
+	if got := table(t, connect(t, s), perSource); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("after a restart %q, before %q", got, before)
+	}
+	for stream, name := range map[string]string{exchange.StreamOrders: "order_events", exchange.StreamExecutions: "executions", exchange.StreamMarkers: "markers"} {
+		if got := text(t, connect(t, s), "SELECT count(*) FROM equities."+name); got != fmt.Sprint(counts[stream]) {
+			t.Errorf("%s: %s rows of %d", name, got, counts[stream])
+		}
+	}
+	if got := text(t, connect(t, s), `SELECT sum(volume) FROM equities.symbol_daily_stats`); got == "NULL" || got == "0" {
+		t.Errorf("the view's volume is %s", got)
+	}
+	if _, err := s.market.Seal(t.Context(), date, market.SealOptions{By: "test"}); err != nil {
+		var refused *market.RefusedError
+		if !errors.As(err, &refused) {
+			t.Fatal(err)
+		}
+		t.Fatalf("refused: %v", refused)
+	}
+	if v, err := s.market.Verify(t.Context(), date, 0); err != nil || v.Rows == 0 {
+		t.Errorf("Verify = %+v, %v", v, err)
+	}
+	first, err := s.market.Statements(t.Context(), date, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeNow(t, s)
+	s = open(t, cfg)
+	if again, err := s.market.Statements(t.Context(), date, 0); err != nil || !again.Identical || len(again.Manifest.Statements) != len(first.Manifest.Statements) {
+		t.Errorf("statements again: %v", err)
+	}
+	if got := table(t, connect(t, s), perSource); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("after the seal %q, before %q", got, before)
+	}
+	closeNow(t, s)
+	p.Plan(nil)
+	p.Settle()
+
+	r, err := checker.Check(t.Context(), checker.Options{Manifest: &manifest, Lake: filepath.Join(server.Root, server.Bucket, "tape", "house"), Location: cfg.Lake.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.OK() {
+		t.Errorf("the checker: %+v", r)
+	}
+	if left, err := os.ReadDir(filepath.Join(cfg.Data, "lake")); err != nil || len(left) != 0 {
+		t.Errorf("the local lake holds %v: %v", left, err)
+	}
+	t.Logf("%d records, %d rows, %d faults", r.Records, r.Rows, p.Injected())
+	if p.Injected() < 20 {
+		t.Errorf("only %d faults", p.Injected())
+	}
+}
+
+// notedPlayer writes a manifest of what it plays.
+type notedPlayer struct {
+	*exchange.Exchange
+	manifest *exchange.ManifestWriter
+}
+
+func (p notedPlayer) Next(dst []byte) ([]byte, exchange.Record, error) {
+	doc, rec, err := p.Exchange.Next(dst)
+	if err == nil {
+		err = p.manifest.Append(rec.Stream, rec.Key, p.Hash())
+	}
+	return doc, rec, err
+}
+
+// TestSoakS3 is the soak over a lake on S3 and a network that fails.
+func TestSoakS3(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: the soak takes ten seconds, and -short was given")
+	}
+	cfg, _, p := s3Config(t)
+	p.Plan(s3test.Random(uint64(time.Now().UnixNano()), 0.1, s3test.Quick()...))
+	soak(t, cfg, soakFor)
+	t.Logf("%d faults", p.Injected())
+}
+
+func TestLakeRefusals(t *testing.T) {
+	cfg, server, _ := s3Config(t)
+	other := cfg
+	other.Lake.SecretAccessKey = "wrong"
+	refuses(t, other, "lake", "Signature")
+	other = cfg
+	other.Lake.URL = "s3://elsewhere/x"
+	refuses(t, other, "NoSuchBucket")
+
+	s := open(t, cfg)
+	closeNow(t, s)
+	local := cfg
+	local.Lake = DefaultConfig().Lake
+	refuses(t, local, "s3://"+server.Bucket+"/tape/house", "lake.url")
+	moved := cfg
+	moved.Lake.URL = "s3://" + server.Bucket + "/tape/other"
+	refuses(t, moved, "tape/house", "tape/other")
+	second := cfg
+	second.Data = t.TempDir()
+	if err := refuses(t, second, "another data directory"); !errors.Is(err, lake.ErrOwned) {
+		t.Error(err)
+	}
+	second.Lake.URL = moved.Lake.URL // is free, and the first choice is forgotten
+	closeNow(t, open(t, second))
+	slash := cfg
+	slash.Lake.URL += "/"
+	closeNow(t, open(t, slash))
+
+	old := testConfig(t)
+	closeNow(t, open(t, old))
+	old.Lake = moved.Lake
+	refuses(t, old, "its directory lake/")
+}
+
+func TestUnreachableLakeIsToldInTime(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Lake.URL, cfg.Lake.Endpoint, cfg.Lake.Attempts = "s3://lake/x", "http://127.0.0.1:1", 3
+	cfg.Lake.AccessKeyID, cfg.Lake.SecretAccessKey = "a", "b"
+	start := time.Now()
+	refuses(t, cfg, "lake s3://lake/x", "3 attempts", "refused")
+	if took := time.Since(start); took > 30*time.Second {
+		t.Errorf("a start without its lake took %s", took)
+	}
+}
+
+func TestCacheTooSmallIsSaid(t *testing.T) {
+	cfg, server, _ := s3Config(t)
+	s := open(t, cfg)
+	put(t, client(t, s), "executions", newLeg("A", 1).document(t))
+	if err := s.delivery.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The configuration allows no cache as small as this, but a table can outgrow any.
+	store, err := lake.OpenS3(t.Context(), lake.S3Options{Bucket: server.Bucket, Prefix: "tape/house", Region: s3test.Region, Endpoint: server.Endpoint, PathStyle: true,
+		AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small, err := lake.OpenCache(store, lake.CacheOptions{Dir: t.TempDir(), SizeBytesMax: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var uris []string
+	if err := store.List(t.Context(), "equities/executions-", func(i lake.Info) error {
+		uris = append(uris, store.URI(i.Name))
+		return nil
+	}); err != nil || len(uris) == 0 {
+		t.Fatal(uris, err)
+	}
+	_, err = localCopies{small}.Hold(t.Context(), uris)
+	var said *engine.Error
+	if !errors.As(err, &said) || said.Kind != engine.OutOfMemory || !strings.Contains(said.Message, "lake.cache") || strings.Contains(said.Message, ".parquet") {
+		t.Errorf("a cache too small: %v", err)
+	}
+}
