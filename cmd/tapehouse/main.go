@@ -152,7 +152,7 @@ market opens.
 	root.AddCommand(
 		newDemo(), newServe(), newReady(), newEnv(), newCredentials(),
 		newStatus(), newSeal(), newWaive(), newVerify(), newStatements(), newExplain(),
-		newSQL(), newGenerate(), newCheck(),
+		newSQL(), newGenerate(), newTrace(), newReplay(), newCheck(),
 		newBench(), newConfig(), newVersion(),
 	)
 	return root

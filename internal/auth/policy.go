@@ -56,10 +56,12 @@ var operations = map[string]map[string]string{
 		"info":           GroupRead,
 		"status":         GroupRead,
 		"explain-charge": GroupRead,
+		"trace":          GroupRead,
 		"verify":         GroupAdmin,
 		"statements":     GroupAdmin,
 		"seal":           GroupAdmin,
 		"waive":          GroupAdmin,
+		"replay":         GroupAdmin,
 	},
 }
 

@@ -208,7 +208,7 @@ func prepare(ctx context.Context, s *subject, view bool) (kept bool, err error) 
 			"CatalogConfiguration":              map[string]any{"CatalogARN": "arn:aws:glue:us-east-1:000000000000:catalog"},
 			"BufferingHints":                    map[string]any{"SizeInMBs": 128, "IntervalInSeconds": 60},
 			"DestinationTableConfigurationList": []any{map[string]any{"DestinationDatabaseName": schema, "DestinationTableName": "trades"}},
-			"S3Configuration":                   map[string]any{"RoleARN": "arn:aws:iam::000000000000:role/bench", "BucketARN": "arn:aws:s3:::bench"},
+			"S3Configuration":                   map[string]any{"RoleARN": "arn:aws:iam::000000000000:role/bench", "BucketARN": "arn:aws:s3:::lake"},
 		},
 	}, nil)
 	if err != nil {

@@ -26,6 +26,11 @@ type Backend interface {
 	Statements(ctx context.Context, q StatementsRequest) (StatementRun, error)
 	// Explain lists the legs behind one line of a statement.
 	Explain(ctx context.Context, q ExplainRequest) (Explanation, error)
+	// Trace says where a record is. CodeNotFound: no stream that is there has
+	// given out the id.
+	Trace(ctx context.Context, q TraceRequest) (Trace, error)
+	// Replay puts records through a stream again, each at most once.
+	Replay(ctx context.Context, q ReplayRequest) (Replay, error)
 }
 
 // Info describes a running server.

@@ -133,6 +133,16 @@ func (c *Client) Explain(ctx context.Context, q ExplainRequest) (Explanation, er
 	return get[Explanation](ctx, c, "explain-charge", v)
 }
 
+// Trace is Backend.Trace.
+func (c *Client) Trace(ctx context.Context, q TraceRequest) (Trace, error) {
+	return get[Trace](ctx, c, "trace", url.Values{"record_id": {q.RecordID}})
+}
+
+// Replay is Backend.Replay.
+func (c *Client) Replay(ctx context.Context, q ReplayRequest) (Replay, error) {
+	return post[Replay](ctx, c, "replay", q)
+}
+
 func get[A any](ctx context.Context, c *Client, name string, v url.Values) (A, error) {
 	u := c.base + "/api/v1/" + name
 	if len(v) > 0 {

@@ -64,6 +64,19 @@ func (f *fake) Explain(_ context.Context, q ExplainRequest) (Explanation, error)
 	return Explanation{Statement: q.Statement, Line: q.Line, Legs: int64(q.Limit), Columns: []string{"match_number", "reason"}, Rows: [][]*string{{&v, nil}}}, f.err
 }
 
+func (f *fake) Trace(_ context.Context, q TraceRequest) (Trace, error) {
+	return Trace{RecordID: q.RecordID, Stream: "s", Offset: 7, State: "in the table", Record: "{}\n", Places: []TracePlace{{Destination: "table n.t", State: "a row", File: "f.parquet", Snapshot: 9},
+		{Destination: "objects", State: "written", Objects: []string{"o"}, ObjectCount: 3, Code: "C", Message: "m", Remedy: "r"}}}, f.err
+}
+
+func (f *fake) Replay(_ context.Context, q ReplayRequest) (Replay, error) {
+	r := Replay{Stream: q.Stream, Put: int64(len(q.Lines))}
+	for i := range RefusedMax + 2 {
+		r.Refuse(int64(i+1), "no")
+	}
+	return r, f.err
+}
+
 var user = auth.SQLUser{Name: "tapehouse", Password: "secret"}
 
 // open serves a fake and returns a client of it.
@@ -105,6 +118,17 @@ func TestEveryCallGoesThere(t *testing.T) {
 	}
 	if v, err := c.Statements(ctx, StatementsRequest{TradeDate: "2026-11-20", Adjustments: true}); err != nil || v.Total != "-1234.5600" {
 		t.Error(v, err)
+	}
+	if v, err := c.Trace(ctx, TraceRequest{"0102"}); err != nil || v.RecordID != "0102" || len(v.Places) != 2 {
+		t.Error(v, err)
+	}
+	if v, err := c.Replay(ctx, ReplayRequest{Stream: "s", Lines: []json.RawMessage{[]byte("{}")}}); err != nil || v.Put != 1 || v.RefusedCount != RefusedMax+2 {
+		t.Error(v, err)
+	}
+	for _, q := range []ReplayRequest{{Stream: "s"}, {Object: "o"}, {Stream: "s", Object: "o", From: &ReplayRange{}}, {Stream: "s", Lines: make([]json.RawMessage, ReplayLinesMax+1)}} {
+		if _, err := c.Replay(ctx, q); !IsCode(err, CodeInvalid) {
+			t.Errorf("%+v: %v", q, err)
+		}
 	}
 	if v, err := c.Explain(ctx, ExplainRequest{Statement: "a/b c&d", Line: 3}); err != nil || v.Statement != "a/b c&d" || v.Line != 3 || v.Legs != legsDefault || v.Rows[0][1] != nil {
 		t.Error(v, err)

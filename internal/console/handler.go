@@ -19,7 +19,7 @@ import (
 
 const (
 	// requestSizeBytesMax bounds a request's body.
-	requestSizeBytesMax = 1 << 20
+	requestSizeBytesMax = ReplayBytesMax + 64<<10
 	// legsMax bounds the legs that one explanation lists.
 	legsMax     = 100_000
 	legsDefault = 1000
@@ -72,6 +72,27 @@ func NewHandler(o Options) *Handler {
 			return Explanation{}, Errorf(CodeInvalid, "explain-charge wants a statement, a line from 1, and a limit of at most %d", legsMax)
 		}
 		return b.Explain(ctx, q)
+	})
+	read(h, "trace", func(ctx context.Context, q TraceRequest) (Trace, error) {
+		if q.RecordID == "" {
+			return Trace{}, Errorf(CodeInvalid, "trace wants a record_id")
+		}
+		return b.Trace(ctx, q)
+	})
+	write(h, "replay", func(ctx context.Context, q ReplayRequest) (Replay, error) {
+		given := 0
+		for _, there := range []bool{len(q.Lines) > 0, q.Object != "", q.From != nil} {
+			if there {
+				given++
+			}
+		}
+		switch {
+		case q.Stream == "" || given != 1:
+			return Replay{}, Errorf(CodeInvalid, "replay wants a stream, and one of lines, object and from")
+		case len(q.Lines) > ReplayLinesMax:
+			return Replay{}, Errorf(CodeInvalid, "replay takes at most %d lines at once, not %d", ReplayLinesMax, len(q.Lines))
+		}
+		return b.Replay(ctx, q)
 	})
 	write(h, "seal", dated(b.Seal, func(q SealRequest) string { return q.TradeDate }))
 	write(h, "waive", dated(b.Waive, func(q WaiveRequest) string { return q.TradeDate }))

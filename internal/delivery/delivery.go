@@ -101,6 +101,8 @@ type Documents interface {
 	List(ctx context.Context, kind string) (map[string]json.RawMessage, error)
 	Put(ctx context.Context, kind, key string, body json.RawMessage) error
 	Delete(ctx context.Context, kind, key string) error
+	// History returns the versions that are kept, newest first.
+	History(ctx context.Context, kind, key string) ([]json.RawMessage, error)
 }
 
 // The kinds of documents that delivery keeps.
@@ -264,7 +266,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load flush plans: %w", err)
 	}
-	states, err := o.Documents.List(ctx, kindProgress)
+	states, err := o.Documents.List(ctx, KindProgress)
 	if err != nil {
 		return nil, fmt.Errorf("load object progress: %w", err)
 	}
@@ -446,6 +448,11 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 	if err := s.forget(ctx); err != nil {
 		s.refuse(nil)
 		return fmt.Errorf("delete stream %s: %w", name, err)
+	}
+	for _, l := range s.objects() {
+		if err := m.o.Documents.Delete(ctx, KindProgress, l.stateKey()); err != nil && !errors.Is(err, catalog.ErrNotFound) {
+			m.o.Logger.Warn("the progress of a deleted stream stays", "stream", name, "lane", l.role, "err", err)
+		}
 	}
 	m.mu.Lock()
 	delete(m.streams, name)

@@ -66,7 +66,8 @@ type world struct {
 	outcomes func() outcome
 	commits  int
 	others   map[catalog.Name]*world // tables beside the first
-	asked    int                     // records that the scripted processor was given
+	history  map[string][]json.RawMessage
+	asked    int // records that the scripted processor was given
 }
 
 // of is the part of the world that a table is.
@@ -112,7 +113,17 @@ func (w *world) Put(_ context.Context, kind, key string, body json.RawMessage) e
 		w.docs[kind] = map[string]json.RawMessage{}
 	}
 	w.docs[kind][key] = body
+	if w.history == nil {
+		w.history = map[string][]json.RawMessage{}
+	}
+	w.history[kind+key] = append([]json.RawMessage{body}, w.history[kind+key]...)
 	return nil
+}
+
+func (w *world) History(_ context.Context, kind, key string) ([]json.RawMessage, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.history[kind+key], nil
 }
 
 func (w *world) Delete(_ context.Context, kind, key string) error {

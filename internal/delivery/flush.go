@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -338,6 +339,34 @@ func (m *Manager) errorStore(c Config) (lake.Store, error) {
 		return m.o.Errors, nil
 	}
 	return m.o.Bucket(c.ErrorBucket)
+}
+
+// ErrorOutput is where a stream's failed records go: the bucket, and what every
+// object's name begins with.
+func (m *Manager) ErrorOutput(s *Stream) (lake.Store, string, error) {
+	cfg := s.Config()
+	bucket, text := cfg.ErrorBucket, cfg.ErrorPrefix
+	if cfg.Objects != nil {
+		var t Target
+		if err := json.Unmarshal(cfg.Objects.Target, &t); err != nil {
+			return nil, "", fmt.Errorf("read the target: %w", err)
+		}
+		bucket, text = t.Bucket, t.Prefix
+		if t.ErrorPrefix != nil {
+			text = *t.ErrorPrefix
+		}
+	} else if text == "" {
+		text = "errors/" + string(cfg.Name) + "/"
+	}
+	store := m.o.Errors
+	if bucket != "" {
+		var err error
+		if store, err = m.o.Bucket(bucket); err != nil {
+			return nil, "", err
+		}
+	}
+	text, _, _ = strings.Cut(text, "!{")
+	return store, text, nil
 }
 
 // writeTail writes a tail file, not fsynced.

@@ -60,18 +60,34 @@ type ObjectDestination interface {
 // ObjectResult counts what an executed plan wrote.
 type ObjectResult struct {
 	Objects, Records, Failed int64
-	Bytes                    int64 // as the objects hold them
+	Bytes                    int64    // as the objects hold them
+	Names                    []string // of the first namesMax objects
 }
+
+// namesMax bounds how many names of objects are kept for Trace.
+const namesMax = 32
 
 // objectState is the document that an object lane's progress lives in. Plan, if
 // any, begins at Through and is not known to be executed.
 type objectState struct {
 	Through record.Offset `json:"through"`
 	Plan    *ObjectPlan   `json:"plan,omitempty"`
+	// Done is the plan executed last; the document's history has those before.
+	Done *objectsDone `json:"done,omitempty"`
 }
 
-// kindProgress are the documents of objectState.
-const kindProgress = "object-progress"
+// objectsDone says what a plan wrote.
+type objectsDone struct {
+	From    record.Offset `json:"from"`
+	To      record.Offset `json:"to"`
+	At      time.Time     `json:"at"`
+	Objects int64         `json:"objects"`
+	Names   []string      `json:"names,omitempty"`
+}
+
+// KindProgress are the documents of objectState. Their history is how Trace
+// finds the objects of a record: the more versions are kept, the further back.
+const KindProgress = "object-progress"
 
 // ObjectConfig defines an object lane. It is part of a stream's definition.
 type ObjectConfig struct {
@@ -404,7 +420,7 @@ func (l *objectLane) deliver(ctx context.Context, p *ObjectPlan) objectFlush {
 	}
 	f.res, f.err = l.dest.Write(ctx, *p, func(fn func(ObjectRecord) error) error { return l.eachRecord(ctx, p, fn) })
 	if f.err == nil {
-		f.err = l.store(ctx, objectState{Through: p.To})
+		f.err = l.store(ctx, objectState{Through: p.To, Done: &objectsDone{p.From, p.To, p.At, f.res.Objects, f.res.Names}})
 	}
 	f.took = l.m.o.Now().Sub(started)
 	return f
@@ -415,7 +431,7 @@ func (l *objectLane) store(ctx context.Context, st objectState) error {
 	if err != nil {
 		return fmt.Errorf("encode the progress: %w", err)
 	}
-	if err := l.m.o.Documents.Put(ctx, kindProgress, l.stateKey(), body); err != nil {
+	if err := l.m.o.Documents.Put(ctx, KindProgress, l.stateKey(), body); err != nil {
 		return superseded(fmt.Errorf("store the progress: %w", err))
 	}
 	return nil

@@ -352,6 +352,9 @@ func (w *prefixWriter) finish(ctx context.Context) error {
 			return fmt.Errorf("store an object: %w", err)
 		}
 		w.result.Objects++
+		if len(w.result.Names) < namesMax {
+			w.result.Names = append(w.result.Names, path.Clean(name))
+		}
 		w.result.Bytes += size
 	}
 	return nil

@@ -19,8 +19,9 @@ var ErrReplay = errors.New("cannot be replayed")
 // ReplayItem is a record to be put in the place of an earlier one.
 type ReplayItem struct {
 	ID record.ID // of the earlier record, of this stream or another
-	// Rejected is what the earlier record was, if the stream rejected it; nil
-	// otherwise. The replay resolves it.
+	// Rejected is what the earlier record was, if the stream rejected it. The
+	// replay resolves the reject, which the log tells of; without the log this
+	// does.
 	Rejected []byte
 	Data     []byte // what is put now
 }
@@ -62,8 +63,10 @@ func (s *Stream) Replay(ctx context.Context, items []ReplayItem) (res ReplayResu
 			continue
 		}
 		r := replayed{Key: x.ID.Key, Offset: x.ID.Offset}
-		if x.Rejected != nil && x.ID.Key == s.key {
-			r.Resolves = s.rejectOf(x)
+		if x.ID.Key == s.key {
+			if r.Resolves, err = s.rejectOf(ctx, x); err != nil {
+				return res, err
+			}
 		}
 		list = append(list, r)
 		docs.Arena = append(docs.Arena, x.Data...)
@@ -226,18 +229,35 @@ func (s *Stream) accounted(ctx context.Context) error {
 	return nil
 }
 
-// rejectOf is the reject that the table's lane made of the earlier record: it
-// is decoded again as it was. nil where it is none today, or of several tables.
-func (s *Stream) rejectOf(x *ReplayItem) *ledger.Reject {
-	all := s.tables()
-	if len(all) != 1 {
-		return nil
+// rejectOf is the reject that a table's lane made of the earlier record: as the
+// log has it, or else what decoding it again makes of it. nil: none.
+func (s *Stream) rejectOf(ctx context.Context, x *ReplayItem) (found *ledger.Reject, err error) {
+	take := func(r *columnar.Reject) {
+		found = &ledger.Reject{Feed: ledger.Feed{Source: r.Source, Session: r.Session, Epoch: r.Epoch}, HasSequence: r.HasSequence, Sequence: r.Sequence, Offset: x.ID.Offset}
 	}
-	b := all[0].layout.NewDecoder().DecodeDocs([][]byte{x.Rejected}, s.m.o.Now().UnixMicro())
-	defer b.Release()
-	if len(b.Rejects) != 1 {
-		return nil
+	for _, l := range s.tables() {
+		if x.ID.Offset < s.m.o.Log.Oldest(l.key) {
+			if b := l.layout.NewDecoder().DecodeDocs([][]byte{x.Rejected}, s.m.o.Now().UnixMicro()); x.Rejected != nil && len(b.Rejects) == 1 {
+				take(&b.Rejects[0])
+			}
+			continue
+		}
+		err := s.m.read(ctx, l.key, x.ID.Offset, func(f frame) error {
+			if err := l.eachBatch(l.layout.NewDecoder(), f, func(b *columnar.Batch, _ bool) error {
+				for i := range b.Rejects {
+					if r := &b.Rejects[i]; f.First+record.Offset(r.Doc) == x.ID.Offset {
+						take(r)
+					}
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+			return errStop
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			return nil, fmt.Errorf("look for the reject: %w", err)
+		}
 	}
-	r := &b.Rejects[0]
-	return &ledger.Reject{Feed: ledger.Feed{Source: r.Source, Session: r.Session, Epoch: r.Epoch}, HasSequence: r.HasSequence, Sequence: r.Sequence, Offset: x.ID.Offset}
+	return found, nil
 }

@@ -50,7 +50,7 @@ func (o objects) Write(ctx context.Context, p ObjectPlan, each func(func(ObjectR
 		return r, err
 	}
 	name := fmt.Sprintf("objects/%s/%d-%d-%s", o.role, p.From, p.To, p.Seed)
-	r.Bytes = int64(out.Len())
+	r.Bytes, r.Objects, r.Names = int64(out.Len()), 1, []string{name}
 	err = o.store.Put(ctx, name, bytes.NewReader(out.Bytes()), int64(out.Len()))
 	if errors.Is(err, lake.ErrExists) {
 		had, err := o.store.Get(ctx, name)

@@ -250,6 +250,16 @@ func (s *Stream) tables() (out []*tableLane) {
 	return out
 }
 
+// objects returns the lanes that deliver into objects.
+func (s *Stream) objects() (out []*objectLane) {
+	s.each(func(l lane) {
+		if o, ok := l.(*objectLane); ok {
+			out = append(out, o)
+		}
+	})
+	return out
+}
+
 // Through is the offset below which every destination has every record.
 func (s *Stream) Through() record.Offset {
 	through := ^record.Offset(0)

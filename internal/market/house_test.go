@@ -72,6 +72,10 @@ func (d documents) Put(ctx context.Context, kind, key string, body json.RawMessa
 	return err
 }
 
+func (d documents) History(context.Context, string, string) ([]json.RawMessage, error) {
+	return nil, nil
+}
+
 func (d documents) Delete(ctx context.Context, kind, key string) error {
 	_, err := d.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: kind, Key: key, IfVersion: catalog.AnyVersion, Delete: true})
 	return err

@@ -56,7 +56,7 @@ func (c *Client) CreateStream(ctx context.Context, s StreamSpec) error {
 			"CatalogConfiguration":              object{"CatalogARN": orElse(s.CatalogARN, "arn:aws:glue:"+c.config.Region+":000000000000:catalog")},
 			"DestinationTableConfigurationList": []object{{"DestinationDatabaseName": s.Database, "DestinationTableName": s.Table}},
 			"BufferingHints":                    object{"SizeInMBs": s.BufferMB, "IntervalInSeconds": int(s.BufferInterval / time.Second)},
-			"S3Configuration":                   object{"RoleARN": role, "BucketARN": orElse(s.BucketARN, "arn:aws:s3:::tapehouse")},
+			"S3Configuration":                   object{"RoleARN": role, "BucketARN": orElse(s.BucketARN, "arn:aws:s3:::lake")},
 		},
 	}, nil)
 }

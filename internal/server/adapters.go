@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,8 +102,30 @@ func (d documents) List(ctx context.Context, kind string) (map[string]json.RawMe
 }
 
 func (d documents) Put(ctx context.Context, kind, key string, body json.RawMessage) error {
-	_, err := d.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: kind, Key: key, IfVersion: catalog.AnyVersion, Body: body, KeepVersions: 20})
+	keep := 20
+	if kind == delivery.KindProgress {
+		keep = progressKept
+	}
+	_, err := d.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: kind, Key: key, IfVersion: catalog.AnyVersion, Body: body, KeepVersions: keep})
 	return err
+}
+
+// progressKept is how many progresses of an object lane are kept, two a flush:
+// tapehouse trace names the objects of the last five hundred flushes.
+const progressKept = 1000
+
+func (d documents) History(ctx context.Context, kind, key string) ([]json.RawMessage, error) {
+	docs, err := d.catalog.DocumentHistory(ctx, kind, key)
+	if err != nil {
+		return nil, err
+	}
+	var out []json.RawMessage
+	for _, doc := range slices.Backward(docs) {
+		if doc.Body != nil {
+			out = append(out, doc.Body)
+		}
+	}
+	return out, nil
 }
 
 func (d documents) Delete(ctx context.Context, kind, key string) error {

@@ -18,7 +18,7 @@ const notesTable = `CREATE TABLE equities.notes (n bigint NOT NULL, note text, p
 const notesStream = `{"RoleARN":"arn:aws:iam::000000000000:role/tapehouse",
 	"CatalogConfiguration":{"CatalogARN":"arn:aws:glue:us-east-1:000000000000:catalog"},
 	"DestinationTableConfigurationList":[{"DestinationDatabaseName":"equities","DestinationTableName":"notes"}],
-	"S3Configuration":{"RoleARN":"arn:aws:iam::000000000000:role/tapehouse","BucketARN":"arn:aws:s3:::tapehouse"}}`
+	"S3Configuration":{"RoleARN":"arn:aws:iam::000000000000:role/tapehouse","BucketARN":"arn:aws:s3:::lake"}}`
 
 // The errors that AWS itself answers, as its clients show them.
 const (

@@ -45,7 +45,8 @@ const lakeBucket = "lake"
 
 var bucketRE = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 
-// bucket opens a bucket: the lake, or a directory beside it.
+// bucket opens a bucket: the lake, or one where the lake is: a directory of
+// buckets/, or a bucket on S3, which must exist.
 func (d *destinations) bucket(name string) (lake.Store, error) {
 	if name == lakeBucket {
 		return d.s.lake, nil
@@ -54,16 +55,55 @@ func (d *destinations) bucket(name string) (lake.Store, error) {
 		return nil, fmt.Errorf("bucket %q: want 3 to 63 of a-z 0-9 . - as S3 has it", name)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if b := d.buckets[name]; b != nil {
+	b := d.buckets[name]
+	d.mu.Unlock()
+	if b != nil {
 		return b, nil
 	}
-	b, err := lake.OpenLocal(fsys.OS, filepath.Join(d.s.dir("buckets"), name))
+	b, err := d.openBucket(name) // not behind the lock: S3 may take its time
 	if err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if other := d.buckets[name]; other != nil {
+		shut(b)
+		return other, nil
+	}
 	d.buckets[name] = b
 	return b, nil
+}
+
+// close ends what the buckets may still be waiting for.
+func (d *destinations) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, b := range d.buckets {
+		shut(b)
+	}
+}
+
+func shut(b lake.Store) {
+	if s, ok := b.(*lake.S3); ok {
+		s.Shut()
+	}
+}
+
+func (d *destinations) openBucket(name string) (lake.Store, error) {
+	if d.s.cfg.Lake.URL == "" {
+		return lake.OpenLocal(fsys.OS, filepath.Join(d.s.dir("buckets"), name))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lakeStartWait)
+	defer cancel()
+	store, err := lake.OpenS3(ctx, d.s.s3Options(name, ""))
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Check(ctx); err != nil {
+		store.Shut()
+		return nil, err
+	}
+	return store, nil
 }
 
 // bucketOf is the name in a bucket's ARN.

@@ -46,13 +46,9 @@ func (s *Server) openLake(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("lake.url: %w", err)
 	}
-	region := c.Region
-	if region == "" {
-		region = s.cfg.Region
-	}
-	store, err := lake.OpenS3(ctx, lake.S3Options{Bucket: bucket, Prefix: prefix, Region: region, Endpoint: c.Endpoint, PathStyle: c.PathStyle,
-		AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, Attempts: c.Attempts, AttemptTimeout: time.Duration(c.AttemptTimeout),
-		PartBytes: int64(c.Part), TransfersMax: c.Transfers, Logger: s.logger, Registerer: s.metrics})
+	o := s.s3Options(bucket, prefix)
+	o.Registerer = s.metrics
+	store, err := lake.OpenS3(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -73,6 +69,18 @@ func (s *Server) openLake(ctx context.Context) error {
 	s.sweepUploads(store)
 	s.logger.Info("lake opened", "url", c.URL, "endpoint", c.Endpoint, "cache_bytes", int64(c.Cache))
 	return nil
+}
+
+// s3Options are those of a bucket where the lake is.
+func (s *Server) s3Options(bucket, prefix string) lake.S3Options {
+	c := s.cfg.Lake
+	region := c.Region
+	if region == "" {
+		region = s.cfg.Region
+	}
+	return lake.S3Options{Bucket: bucket, Prefix: prefix, Region: region, Endpoint: c.Endpoint, PathStyle: c.PathStyle,
+		AccessKeyID: c.AccessKeyID, SecretAccessKey: c.SecretAccessKey, Attempts: c.Attempts, AttemptTimeout: time.Duration(c.AttemptTimeout),
+		PartBytes: int64(c.Part), TransfersMax: c.Transfers, Logger: s.logger}
 }
 
 // binding is what the file LAKE says: where this directory's tables lie, and

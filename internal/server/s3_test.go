@@ -239,3 +239,61 @@ func TestCacheTooSmallIsSaid(t *testing.T) {
 		t.Errorf("a cache too small: %v", err)
 	}
 }
+
+// TestObjectsOnS3 delivers into a bucket on S3 through a network that fails:
+// each record lies there once.
+func TestObjectsOnS3(t *testing.T) {
+	cfg, server, p := s3Config(t)
+	const bucket = "archive"
+	if err := os.Mkdir(filepath.Join(server.Root, bucket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, cfg)
+	aws := client(t, s)
+	in := extended("raw", jsonObject{"BucketARN": "arn:aws:s3:::" + bucket, "Prefix": "raw/", "ProcessingConfiguration": processors(processor("AppendDelimiterToRecord"))})
+	if err := aws.Call(t.Context(), "CreateDeliveryStream", in, nil); err != nil {
+		t.Fatal(err)
+	}
+	refusal(t, "no bucket", aws.Call(t.Context(), "CreateDeliveryStream", extended("other", jsonObject{"BucketARN": "arn:aws:s3:::nobody-has-it"}), nil), "InvalidArgumentException", "nobody-has-it")
+	p.Plan(s3test.Random(9, 0.3, s3test.All()...))
+	st, err := s.delivery.Stream("raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		put(t, aws, "raw", fmt.Appendf(nil, "record %d", i))
+		if i%3 == 0 {
+			if err := st.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.Plan(nil)
+	o := lake.S3Options{Bucket: bucket, Endpoint: server.Endpoint, Region: "us-east-1", PathStyle: true, AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey}
+	store, err := lake.OpenS3(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Shut()
+	count := map[string]int{}
+	if err := store.List(t.Context(), "raw/", func(i lake.Info) error {
+		b, err := store.Get(t.Context(), i.Name)
+		for line := range strings.Lines(string(b)) {
+			count[line]++
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		if n := count[fmt.Sprintf("record %d\n", i)]; n != 1 {
+			t.Errorf("record %d is there %d times", i, n)
+		}
+	}
+	if len(count) != 20 {
+		t.Errorf("%d records", len(count))
+	}
+}

@@ -252,6 +252,7 @@ func (s *Server) openDelivery(ctx context.Context) error {
 	if s.destinations, err = newDestinations(s); err != nil {
 		return err
 	}
+	s.onClose(func(context.Context) error { s.destinations.close(); return nil })
 	s.delivery, err = delivery.Open(ctx, delivery.Options{
 		FS: fsys.OS, Dir: s.cfg.Data, Log: s.log, Ledger: s.ledger, Documents: documents{s.catalog}, Errors: s.lake,
 		Destination: s.destinations.table, Objects: s.destinations.objects, Processor: s.destinations.processor, Bucket: s.destinations.bucket,
