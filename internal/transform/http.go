@@ -76,7 +76,8 @@ type HTTPOptions struct {
 type HTTP struct {
 	o      HTTPOptions
 	call   call
-	invoke bool // URL is a Lambda runtime's
+	invoke bool          // URL is a Lambda runtime's
+	turn   chan struct{} // of calls to a runtime, which takes one at a time; nil: any number
 	client *http.Client
 	life   life
 
@@ -119,6 +120,9 @@ func NewHTTP(o HTTPOptions) (*HTTP, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &HTTP{o: o, call: call{stream: o.StreamARN, region: o.Region}, invoke: invocationPath.MatchString(u.Path), pause: pause}
+	if h.invoke {
+		h.turn = make(chan struct{}, 1)
+	}
 	if o.TokenFile != "" {
 		if h.token, err = readToken(o.TokenFile); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrOptions, err)
@@ -198,6 +202,14 @@ func (h *HTTP) Apply(ctx context.Context, records []Record) ([]Result, error) {
 		return nil, err
 	}
 	defer leave()
+	if h.turn != nil {
+		select {
+		case h.turn <- struct{}{}:
+			defer func() { <-h.turn }()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	ids := make(map[string]struct{}, len(records))
 	for i := range records {
 		ids[records[i].ID] = struct{}{}
@@ -365,6 +377,8 @@ func (h *HTTP) status(resp *http.Response, answer []byte) *callError {
 		return &callError{message: fmt.Sprintf("the function answered %d, and redirects are not followed: configure the URL that it leads to", code), permanent: true}
 	default:
 		again := code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code == http.StatusTooEarly
+		// The runtime emulator's answer when another call has it.
+		again = again || h.invoke && code == http.StatusBadRequest && len(answer) == 0
 		return &callError{message: fmt.Sprintf("the function answered %d %s%s", code, http.StatusText(code), detail()), permanent: !again}
 	}
 	if kind := resp.Header.Get("X-Amz-Function-Error"); kind != "" {

@@ -275,7 +275,8 @@ func TestFailedCalls(t *testing.T) {
 		{"502 with an error", status(502, `{"errorMessage":"out of memory","errorType":"Runtime.Exit"}`), true, `answered 502 Bad Gateway: "Runtime.Exit: out of memory"`},
 		{"503 with records", status(503, `{"records":[]}`), true, "answered 503"},
 		{"429", status(429, ""), true, "answered 429 Too Many Requests"},
-		{"400", status(400, ""), false, "answered 400 Bad Request"},
+		{"busy runtime", status(400, ""), true, "answered 400 Bad Request"},
+		{"400", status(400, "{}"), false, "answered 400 Bad Request"},
 		{"403", status(403, `{"errorMessage":"no"}`), false, `answered 403 Forbidden: "no"`},
 		{"404", status(404, "nothing"), false, "answered 404 Not Found"},
 		{"redirect", func(w http.ResponseWriter, r *http.Request) {

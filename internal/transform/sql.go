@@ -53,7 +53,8 @@ type SQLOptions struct {
 	Statement string
 	Engine    *engine.Engine
 	// Dir is one of the engine's AllowedDirs, for files that live for a moment.
-	// It exists; the transform makes and removes a directory of its own in it.
+	// It exists; the transform makes a directory transform-* of its own in it and
+	// removes it when it is closed. What a crash leaves, its owner clears at start.
 	Dir string
 
 	Stream  record.StreamName // of metrics and log

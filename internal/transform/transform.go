@@ -86,6 +86,11 @@ type Transformer interface {
 	Close() error
 }
 
+var (
+	_ Transformer = (*HTTP)(nil)
+	_ Transformer = (*SQL)(nil)
+)
+
 // SQLPrefix begins a LambdaArn parameter that is a statement.
 const SQLPrefix = "sql:"
 
