@@ -1,7 +1,6 @@
 package awsapi
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -103,9 +102,14 @@ func NewMux(o Options) (*Mux, error) {
 	if o.InFlightBytesMax == 0 {
 		o.InFlightBytesMax = 128 << 20
 	}
-	m := &Mux{verifier: o.Verifier, logger: o.Logger, services: map[string]*Service{}, buffers: NewBuffers(8 << 20), inFlightMax: o.InFlightBytesMax}
+	if o.Region == "" {
+		o.Region = "us-east-1"
+	}
+	if o.AccountID == "" {
+		o.AccountID = "000000000000"
+	}
+	m := &Mux{verifier: o.Verifier, region: o.Region, account: o.AccountID, logger: o.Logger, services: map[string]*Service{}, buffers: NewBuffers(8 << 20), inFlightMax: o.InFlightBytesMax}
 	m.calls.New = func() any { return &exchange{} }
-	m.region, m.account = cmp.Or(o.Region, "us-east-1"), cmp.Or(o.AccountID, "000000000000")
 	var err error
 	if m.metrics, err = newMetrics(o.Registerer, m.inFlight.Load); err != nil {
 		return nil, fmt.Errorf("register AWS metrics: %w", err)
