@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check lint fmt race bench fuzz interop clean
+.PHONY: build demo test check lint fmt race bench fuzz interop alerts clean
 
 build: ## build bin/tapehouse
 	@mkdir -p $(BIN)
@@ -20,8 +20,13 @@ test: ## every test that needs only Go, gcc/g++ and make
 	$(GO) test -timeout 20m ./...
 	@sh tools/missing.sh
 
-interop: ## clients that are fetched first: the PostgreSQL JDBC driver (Java and Maven)
+interop: ## clients that are fetched first: the PostgreSQL JDBC driver (Java and Maven), promtool (apt)
 	$(GO) test -tags interop -run 'JDBC' -v ./internal/server
+	sh tools/promtool.sh
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(GO) test -run 'EveryAlertIsFired' -v ./deploy
+
+alerts: ## the alert rules, evaluated by Prometheus's own library (a module of its own; what it reads lies outside, so no cache)
+	cd tools/alerts && $(GO) test -count=1 ./...
 
 race: ## the same under the race detector
 	$(GO) test -race -timeout 40m ./internal/...
@@ -32,7 +37,7 @@ fmt:
 lint: ## linters, pinned in tools/go.mod
 	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
 
-check: fmt lint race ## format, lint, architecture and unit tests with -race
+check: fmt lint race alerts ## format, lint, architecture and unit tests with -race
 
 bench: build ## the numbers of docs/BENCHMARKS.md
 	$(BIN)/tapehouse bench all

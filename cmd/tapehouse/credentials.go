@@ -286,7 +286,7 @@ func newCredentialsRevoke() *cobra.Command {
 		Use:   "revoke NAME",
 		Short: "Take a name, or one of its keys, away",
 		Long: `Takes away NAME with all its keys, or, with --key, one key of it. A running server
-refuses it within a second; SQL sessions that are open stay until they end.
+refuses it within a second, and ends the SQL sessions of a user.
 
 A single key that was used within the last ten minutes is not revoked without
 --force: whoever uses it has not changed over. Revoking the newer key of a rotation

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tapehouse/tapehouse/internal/auth"
+	"github.com/tapehouse/tapehouse/internal/producer"
+	"github.com/tapehouse/tapehouse/internal/server"
 )
 
 // tape runs the program without its process.
@@ -116,5 +118,42 @@ func TestCredentialsCommands(t *testing.T) {
 	}
 	if c, err := auth.Load(disk, data); err != nil || len(c.Keys) != 1 || c.Keys[0].Secret != first.Keys[0].Secret {
 		t.Errorf("%v %v", c, err)
+	}
+}
+
+// The commands beside a running server: it is ready, and takes a new key over by
+// itself.
+func TestCredentialsOfARunningServer(t *testing.T) {
+	cfg := server.DefaultConfig()
+	cfg.Data = filepath.Join(t.TempDir(), "data")
+	cfg.Listen = server.ListenConfig{AWS: anyAddress, SQL: anyAddress, HTTP: anyAddress}
+	s, err := server.Open(t.Context(), cfg, server.Options{Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := tape(t, exitOK, "ready", "--data", cfg.Data); out != "ready\n" {
+		t.Errorf("ready says %q", out)
+	}
+	out, _ := tape(t, exitOK, "credentials", "create", "feed", "--operations", "put", "--json", "--data", cfg.Data)
+	var made issued
+	if err := json.Unmarshal([]byte(out), &made); err != nil {
+		t.Fatal(err)
+	}
+	c, err := producer.New(producer.Config{Endpoint: "http://" + s.Addresses().AWS, AccessKey: made.AccessKeyID, Secret: made.SecretKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.PutBatch(t.Context(), "executions", [][]byte{[]byte("{}")}); err != nil {
+		t.Errorf("a put with the new key: %v", err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs := tape(t, exitFailure, "ready", "--data", cfg.Data); !strings.Contains(errs, "no server runs") {
+		t.Error(errs)
+	}
+	if out, _ := tape(t, exitOK, "credentials", "list", "--json", "--data", cfg.Data); strings.Count(out, "last_used_at") != 1 {
+		t.Errorf("one key was used:\n%s", out)
 	}
 }

@@ -33,7 +33,7 @@ var layers = map[string]int{
 	"internal/producer": 7, "internal/exchange": 7,
 	"internal/server":  8,
 	"internal/checker": 8, "internal/benchmark": 9, "internal/demo": 9,
-	"cmd/tapehouse":         10,
+	"cmd/tapehouse": 10, "deploy": 10,
 	"internal/architecture": 11,
 }
 

@@ -1,6 +1,9 @@
-// Package auth knows who is asking: the credentials of a data directory, the
-// verification and the making of AWS Signature Version 4, and the verifiers of
-// SCRAM-SHA-256.
+// Package auth knows who is asking and what he may do: the credentials of a data
+// directory and their keeper, the policies of principals, the verification and
+// the making of AWS Signature Version 4, and the verifiers of SCRAM-SHA-256.
+//
+// Keeper changes the credentials file, Store serves it to a running server,
+// Policy decides. docs/security.md describes the three for operators.
 //
 // Signature Version 4 (AWS General Reference, "Signature Version 4 signing
 // process") signs a canonical form of the request:
@@ -18,5 +21,9 @@
 //     among the signed ones.
 //   - Nothing is remembered about a request that was not accepted, so that
 //     strangers cannot fill a cache.
+//   - What no grant allows is denied; a principal without a policy may do
+//     nothing. The table of what can be allowed stands in policy.go alone.
+//   - A changed file is in force as a whole or not at all, and somebody who may
+//     do everything is always left.
 //   - Secrets are never part of an error or of a log line.
 package auth

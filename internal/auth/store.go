@@ -81,6 +81,7 @@ type Store struct {
 	mu      sync.Mutex // guards what follows
 	seen    fs.FileInfo
 	failure string // the last failure to read, so that it is logged once
+	changed func(*Credentials)
 	keys    map[string]*atomic.Int64
 	users   map[string]*atomic.Int64
 	written map[string]int64 // what stands in UsageFile, by kind and id
@@ -174,6 +175,14 @@ func (s *Store) UsedBy(user string) {
 	touch(used, time.Now())
 }
 
+// OnChange has fn called with what a changed file put in force, after it is. One
+// fn at a time; it must not call the store but for Credentials.
+func (s *Store) OnChange(fn func(*Credentials)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed = fn
+}
+
 // Refresh takes over a changed file at once. It costs one stat where nothing
 // has changed.
 func (s *Store) Refresh() {
@@ -200,6 +209,9 @@ func (s *Store) Refresh() {
 	s.install(c)
 	s.metrics.loaded()
 	s.logger.Info("credentials taken over", "access_keys", len(c.Keys), "sql_users", len(c.Users))
+	if s.changed != nil {
+		s.changed(c)
+	}
 }
 
 // same reports whether a and b describe one file that was not written between.

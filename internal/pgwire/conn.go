@@ -34,6 +34,7 @@ type conn struct {
 	in      *inlet
 	out     outlet
 	kill    context.CancelCauseFunc // of the whole connection
+	user    string                  // of the session
 	pid     uint32
 	session Session
 

@@ -199,8 +199,8 @@ func (s *Server) start(socket net.Conn) {
 	}()
 }
 
-// enter gives c a process id and one of the places for sessions.
-func (s *Server) enter(c *conn) error {
+// enter gives c its user, a process id and one of the places for sessions.
+func (s *Server) enter(c *conn, user string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -216,9 +216,30 @@ func (s *Server) enter(c *conn) error {
 		}
 	}
 	c.pid = s.lastPID
+	c.user = user
 	s.sessions[c.pid] = c
 	s.metrics.open.Inc()
 	return nil
+}
+
+// Evict ends the sessions of the users whom keep refuses, with 57P01; a
+// statement that runs is cancelled. It returns how many there were, and does not
+// wait for them to be gone. A user who is just logging in is for the backend to
+// refuse.
+func (s *Server) Evict(keep func(user string) bool) int {
+	var out []*conn
+	s.mu.Lock()
+	for _, c := range s.sessions {
+		if !keep(c.user) {
+			out = append(out, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range out {
+		c.stop()
+		c.interrupt(causeShutdown)
+	}
+	return len(out)
 }
 
 func (s *Server) leave(c *conn) {

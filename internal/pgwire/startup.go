@@ -440,7 +440,7 @@ func (c *conn) greet(ctx context.Context) error {
 	if err := c.authenticate(ctx, o.User); err != nil {
 		return err
 	}
-	if err := c.server.enter(c); err != nil {
+	if err := c.server.enter(c, o.User); err != nil {
 		c.outcome = outcomeOverflow
 		return err
 	}

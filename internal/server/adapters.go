@@ -399,11 +399,16 @@ func (u *sqlUsers) SCRAMVerifier(_ context.Context, user string) (auth.SCRAMVeri
 
 // admit refuses a user who has proved who he is, but may not use SQL.
 func (u *sqlUsers) admit(name string) error {
-	user, ok := u.store.Credentials().User(name)
-	if !ok || !user.Policy.Allows(auth.ServiceSQL, auth.OperationConnect, auth.AnyStream) {
+	if !mayConnect(u.store.Credentials(), name) {
 		return statementError{&warehouse.Error{Severity: "FATAL", Code: "28000", Message: "role \"" + name + "\" is not permitted to log in",
 			Hint: "A user whose credentials allow connect may."}}
 	}
 	u.store.UsedBy(name)
 	return nil
+}
+
+// mayConnect reports whether there is a user of that name who may use SQL.
+func mayConnect(c *auth.Credentials, name string) bool {
+	user, ok := c.User(name)
+	return ok && user.Policy.Allows(auth.ServiceSQL, auth.OperationConnect, auth.AnyStream)
 }

@@ -258,8 +258,32 @@ func TestRedTeamUsers(t *testing.T) {
 	if err := login("analyst", made.Secret); err != nil {
 		t.Errorf("the new password: %v", err)
 	}
+	open, err := pgx.Connect(ctx, "postgres://analyst:"+made.Secret+"@"+s.Addresses().SQL+"/tapehouse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy, err := pgx.Connect(ctx, "postgres://analyst:"+made.Secret+"@"+s.Addresses().SQL+"/tapehouse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := busy.Exec(ctx, "SELECT count(*) FROM generate_series(1, 100000) AS a(x), generate_series(1, 100000) AS b(y), generate_series(1, 1000) AS c(z) WHERE x * y % 7 = z")
+		ended <- err
+	}()
+	waitFor(t, "the statement runs", func() bool { return gauge(t, s, "tapehouse_engine_open_queries", "") > 0 })
+	other := connect(t, s)
 	if err := k.Revoke(ctx, auth.KindSQL, "analyst", "", false); err != nil {
 		t.Fatal(err)
+	}
+	// The session ends too, and only that one.
+	waitFor(t, "the session of a revoked user ends", func() bool { return open.Ping(ctx) != nil })
+	_ = open.Close(ctx)
+	if p, ok := errors.AsType[*pgconn.PgError](<-ended); !ok || p.Code != "57P01" {
+		t.Errorf("the statement that ran: %v", p)
+	}
+	if got := text(t, other, "SELECT 1"); got != "1" {
+		t.Errorf("another user's session answers %s", got)
 	}
 	if err := login("analyst", made.Secret); err == nil {
 		t.Error("a revoked user logs in")

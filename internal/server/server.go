@@ -406,6 +406,12 @@ func (s *Server) openSQL(l net.Listener, tlsConfig *tls.Config) error {
 	if err != nil {
 		return err
 	}
+	sql := s.sql
+	s.credentials.OnChange(func(c *auth.Credentials) {
+		if n := sql.Evict(func(user string) bool { return mayConnect(c, user) }); n > 0 {
+			s.logger.Info("SQL sessions of revoked users ended", "sessions", n)
+		}
+	})
 	s.serving.Go(func() {
 		if err := s.sql.Serve(l); err != nil && !errors.Is(err, net.ErrClosed) {
 			s.failed <- fmt.Errorf("sql listener: %w", err)
