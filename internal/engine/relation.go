@@ -56,7 +56,10 @@ type Relation struct {
 	// ByName is set for foreign files, which have no field ids: columns are
 	// found by name, and a hive partition (key=value in the path) is a column.
 	ByName bool
-	Files  []File
+	// PartitionBy is the date column whose value File.PartitionTradeDate is; "":
+	// none. Conditions on it choose the files that a statement brings here.
+	PartitionBy string
+	Files       []File
 }
 
 // columnType is the DuckDB type of field i.

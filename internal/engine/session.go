@@ -114,6 +114,7 @@ type Rows struct {
 	st     *stream
 	stmt   *stmt
 	pin    *Pin
+	narrow *Pin // of pin, what the statement's conditions leave; may be nil
 	done   func()
 	cancel context.CancelFunc
 	start  time.Time
@@ -152,6 +153,12 @@ func (s *Session) Query(ctx context.Context, q Query) (rows *Rows, err error) {
 			return nil, err
 		}
 		r.pin = q.Pin
+	}
+	if r.narrow, err = s.e.narrowed(ctx, c, q); err != nil {
+		return nil, err
+	}
+	if r.narrow != nil {
+		q.Pin = r.narrow
 	}
 	b, err := s.e.bindStatement(ctx, c, q, temps, s.trusted)
 	if err != nil {
@@ -236,6 +243,9 @@ func (r *Rows) free() {
 	delete(r.e.active, r)
 	r.e.mu.Unlock()
 	r.done()
+	if r.narrow != nil {
+		r.narrow.Release()
+	}
 	if r.pin != nil {
 		r.pin.unref()
 	}
@@ -254,6 +264,10 @@ func (s *Session) Describe(ctx context.Context, q Query) (params []Type, cols []
 			return nil, nil, err
 		}
 		defer q.Pin.unref()
+	}
+	if empty := s.e.described(q.Pin); empty != nil {
+		defer empty.Release()
+		q.Pin = empty
 	}
 	for attempt := 0; ; attempt++ {
 		b, err := s.e.bindStatement(ctx, c, q, temps, s.trusted)

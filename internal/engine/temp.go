@@ -169,6 +169,14 @@ func (s *Session) run(ctx context.Context, c *conn, q Query, prefix, suffix stri
 		}
 		defer q.Pin.unref()
 	}
+	narrow, err := s.e.narrowed(ctx, c, q)
+	if err != nil {
+		return 0, err
+	}
+	if narrow != nil {
+		defer narrow.Release()
+		q.Pin = narrow
+	}
 	b, err := s.e.bindStatement(ctx, c, q, s.temps, s.trusted)
 	if err != nil {
 		return 0, err

@@ -66,7 +66,7 @@ func (t tables) resolve(ctx context.Context, name engine.Name, tab *catalog.Tabl
 	return engine.Resolved{
 		Name: name, Snapshot: id, Through: through,
 		Version:  fmt.Sprintf("%s/%d/%d", tab.UUID, id, tab.Schema.ID),
-		Relation: engine.Relation{Schema: schema, Types: types, Files: relationFiles(files)},
+		Relation: engine.Relation{Schema: schema, Types: types, PartitionBy: tab.PartitionBy, Files: relationFiles(files)},
 	}, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/checker"
 	"github.com/tapehouse/tapehouse/internal/engine"
@@ -295,5 +297,58 @@ func TestObjectsOnS3(t *testing.T) {
 	}
 	if len(count) != 20 {
 		t.Errorf("%d records", len(count))
+	}
+}
+
+// TestQueryFetchesItsPartitions: a query of one trade date brings that date's
+// files here and no others, however it is asked.
+func TestQueryFetchesItsPartitions(t *testing.T) {
+	cfg, _, _ := s3Config(t)
+	s := open(t, cfg)
+	dates := []string{"2026-11-18", "2026-11-19", "2026-11-20"}
+	for i, d := range dates {
+		l := newLeg("A", int64(i+1))
+		l.At = d + "T15:00:00Z"
+		put(t, client(t, s), "executions", l.document(t))
+	}
+	if err := s.delivery.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	copies := func() int {
+		entries, err := os.ReadDir(s.cache.Dir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	if n := copies(); n < len(dates) {
+		t.Errorf("%d files are in the cache after a flush", n)
+	}
+	ask := map[string]func(conn *pgx.Conn, date string) (n int, err error){
+		"text": func(conn *pgx.Conn, date string) (n int, err error) {
+			rows, err := rowsOf(t.Context(), conn, `SELECT count(*) FROM executions WHERE trade_date = '`+date+`'`)
+			return atoi(t, rows[0]), err
+		},
+		"parameter": func(conn *pgx.Conn, date string) (n int, err error) {
+			at, err := time.Parse(time.DateOnly, date)
+			if err == nil {
+				err = conn.QueryRow(t.Context(), `SELECT count(*) FROM executions e WHERE e.trade_date = $1`, at).Scan(&n)
+			}
+			return n, err
+		},
+	}
+	for how, query := range ask {
+		closeNow(t, s)
+		s = open(t, cfg)
+		before := copies() // the reference tables that a start reads
+		conn := connect(t, s)
+		for i, d := range dates[:2] {
+			if n, err := query(conn, d); err != nil || n != 1 {
+				t.Errorf("%s: %d rows of %s: %v", how, n, d, err)
+			}
+			if n := copies() - before; n != i+1 {
+				t.Errorf("%s: %d files were fetched for %d trade dates", how, n, i+1)
+			}
+		}
 	}
 }
