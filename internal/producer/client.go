@@ -3,7 +3,6 @@ package producer
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -191,7 +190,7 @@ func (c *Client) attempt(ctx context.Context, operation string, body []byte, ans
 			"X-Amz-Target": {targetPrefix + operation},
 		},
 	}).WithContext(ctx)
-	c.signer.Sign(r, sha256.Sum256(body), time.Now())
+	c.signer.Sign(r, auth.PayloadSum(body), time.Now())
 	c.requests.Add(1)
 	response, err := c.http.Do(r)
 	// The transport may read the body after Do has returned, until it closes it.
