@@ -54,6 +54,7 @@ was wrong. Servers are processes of their own, started with this program.
 	p.IntVar(&o.Threads, "threads", 0, "threads of convert (default: one a core)")
 	p.StringVar(&o.Dir, "dir", "", "where data directories are made, and removed (default: the system's temporary directory)")
 	p.StringVar(&o.CPUProfile, "cpu-profile", "", "write the server's CPU profile of the last run to a file")
+	p.StringVar(&o.OwnProfile, "own-profile", "", "write this process's CPU profile, of clients and of benchmarks without a server, to a file")
 	p.BoolVar(&o.JSON, "json", false, "print the report as JSON on the last line")
 	return c
 }

@@ -42,6 +42,9 @@ type Options struct {
 	Server []string
 	// CPUProfile names a file for the server's CPU profile of the last run.
 	CPUProfile string
+	// OwnProfile names a file for this process's CPU profile: the clients', or
+	// all of a benchmark that starts no server.
+	OwnProfile string
 	JSON       bool // the last line printed is the report as JSON
 }
 
@@ -68,7 +71,12 @@ func Commands() []Command {
 }
 
 // Run runs one benchmark, or "all", and prints its report to out.
-func Run(ctx context.Context, name string, o Options, out io.Writer) error {
+func Run(ctx context.Context, name string, o Options, out io.Writer) (err error) {
+	stop, err := profile(o.OwnProfile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	m := thisMachine()
 	ran := false
 	for _, c := range Commands() {

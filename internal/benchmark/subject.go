@@ -162,17 +162,20 @@ func (s *subject) sql(ctx context.Context) (*pgx.Conn, error) {
 
 // StartProfile begins a CPU profile if ProfileEnv asks for one. A server
 // process calls it first, and stop last.
-func StartProfile() (stop func() error, err error) {
-	name := os.Getenv(ProfileEnv)
+func StartProfile() (stop func() error, err error) { return profile(os.Getenv(ProfileEnv)) }
+
+// profile writes a CPU profile of this process to the named file until stop is
+// called; "" is no profile.
+func profile(name string) (stop func() error, err error) {
 	if name == "" {
 		return func() error { return nil }, nil
 	}
 	f, err := os.Create(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ProfileEnv, err)
+		return nil, fmt.Errorf("CPU profile: %w", err)
 	}
 	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", ProfileEnv, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("CPU profile: %w", err), f.Close())
 	}
 	return func() error {
 		pprof.StopCPUProfile()
