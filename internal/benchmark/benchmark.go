@@ -33,6 +33,9 @@ type Options struct {
 	Rate        int // records/s in all; 0: as fast as possible (freshness: 100,000)
 	Records     int // convert: records of the file (4,000,000); view: base rows (10,000,000)
 	Threads     int // convert: threads; one a core
+	// General makes convert read records whose members come in any order, with
+	// nulls, escapes, other alphabets and members that belong to no column.
+	General bool
 	// Dir is where data directories are made, and removed; it should be on the
 	// disk to be measured. "" is the system's temporary directory.
 	Dir string

@@ -115,6 +115,13 @@ func TestConvertComparesEqualFiles(t *testing.T) {
 	}
 }
 
+func TestConvertGeneral(t *testing.T) {
+	got := run[converted](t, "convert", Options{Records: 40_007, Runs: 1, Threads: 2, General: true})
+	if got.Ratio == 0 || !got.General || got.Records != 40_007 {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestViewRefreshIsVerified(t *testing.T) {
 	got := run[viewed](t, "view", Options{Records: 24_000, Runs: 2})
 	if got.BaseRows != 24_000 || got.DeltaRows != 240 || got.Groups == 0 || got.Refresh == 0 || got.Query == 0 {

@@ -240,10 +240,12 @@ func TestScannerDeviates(t *testing.T) {
 		{base + `,"note":"a \"quoted\" \\ string \u20ac"}`, true, false},
 		{base + `,"note":"\n"}`, true, false},
 		{base + `,"note":"Grüße aus Köln, 東京"}`, true, false},
-		{base + `,"fee":12345.5,"price":"123456789012.123456","big":"17"}`, true, true}, // an integer as a string
+		{base + `,"fee":12345.5,"price":"123456789012.123456","big":"17"}`, true, false},
+		{base + `,"fee": null,"price": "1.5","big": 17}`, true, false},
 		{base + `,"fee":12345.5,"price":"123456789012.123456"}`, true, false},
 		{base + `,"fee":-1.25,"price":"-0.5"}`, true, false},
 		{base + `,"fee":-1.25e2}`, true, true},
+		{base + `,"count":1e2,"big":"1`, true, true},
 		{base + `,"seen_at_the_gateway_of_the_exchange":"2026-11-23T14:30:00Z","note":"x"}`, true, false},
 		{base + `,"n\u006fte":"x"}`, true, true},
 		{base + `,"note":"x","note":"y"}`, true, true},
