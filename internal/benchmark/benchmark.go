@@ -27,7 +27,7 @@ var ErrUnknown = errors.New("no such benchmark")
 
 // Options say how much to measure. Zero values choose each benchmark's default.
 type Options struct {
-	Seconds     int // how long to load, a run; ingest 30, freshness 30, log 5
+	Seconds     int // how long to load, a run; ingest 30, latency 30, replay 20, freshness 30, log 5
 	Runs        int // runs, of which the median counts; 3
 	Connections int // producers with one put outstanding each; 16
 	Rate        int // records/s in all; 0: as fast as possible (freshness: 100,000)
@@ -66,6 +66,8 @@ type Command struct {
 func Commands() []Command {
 	return []Command{
 		{"ingest", "records/s through HTTP, SigV4, fsync, ledger, Parquet and commit, with a view and SQL queries", ingest},
+		{"latency", "acknowledgements at half the maximum rate, counted from when a put was due", latency},
+		{"replay", "the log read again after kill -9, against the rate at which it was written", replay},
 		{"convert", "JSON to Parquet against DuckDB's COPY (read_json)", convert},
 		{"freshness", "time from the acknowledgement to the answer of a SQL query, at 100,000 records/s", freshness},
 		{"view", "refresh of a materialized view after 1 % more rows, against its query", viewRefresh},

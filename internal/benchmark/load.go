@@ -28,6 +28,9 @@ type load struct {
 	length      time.Duration // of the load; 0: until records are reached
 	records     int64         // at most so many, in full puts; 0: no limit
 	probes      bool
+	// due makes an acknowledgement's time run from when its put was due, not from
+	// when it was sent. It needs a rate.
+	due bool
 }
 
 // loaded is what they saw.
@@ -123,6 +126,7 @@ func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number
 			}
 			next = next.Add(every)
 		}
+		due := next.Add(-every)
 		if l.length > 0 && time.Since(began) >= l.length {
 			return nil
 		}
@@ -137,6 +141,9 @@ func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number
 		}
 		if r.Records != batchSize {
 			return fmt.Errorf("%d of %d records acknowledged", r.Records, batchSize)
+		}
+		if l.due {
+			sent = due
 		}
 		ln.acks = append(ln.acks, time.Since(sent))
 		ln.bytes += r.Bytes

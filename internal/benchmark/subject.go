@@ -94,6 +94,9 @@ func (s *subject) spawn(ctx context.Context, o Options) error {
 	defer poll.Stop()
 	for {
 		e, err := console.ReadEndpoints(fsys.OS, data)
+		if err == nil && e.PID != s.pid { // what a killed server left
+			err = console.ErrNotRunning
+		}
 		if err == nil {
 			s.addresses = server.Addresses{AWS: e.AWS, SQL: e.SQL, HTTP: e.HTTP, PID: e.PID}
 			break
@@ -112,6 +115,16 @@ func (s *subject) spawn(ctx context.Context, o Options) error {
 	}
 	s.credentials, err = auth.Load(fsys.OS, data)
 	return err
+}
+
+// kill ends the server's process as a power cut would, without a word.
+func (s *subject) kill() error {
+	if err := s.child.Process.Kill(); err != nil {
+		return fmt.Errorf("kill the server: %w", err)
+	}
+	<-s.exited
+	s.child = nil
+	return nil
 }
 
 // said is the end of what the server printed.
