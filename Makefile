@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check lint fmt race bench fuzz interop clean
+.PHONY: build demo test check lint fmt race bench bench-peers fuzz interop clean
 
 build: ## build bin/tapehouse
 	@mkdir -p $(BIN)
@@ -36,6 +36,9 @@ check: fmt lint race ## format, lint, architecture and unit tests with -race
 
 bench: build ## the numbers of docs/BENCHMARKS.md
 	$(BIN)/tapehouse bench all
+
+bench-peers: build ## beside NATS JetStream and the AWS SDK, which live in a module of their own
+	cd bench && $(GO) run . log && $(GO) run . sdk --seconds 30
 
 fuzz: ## each fuzz target for FUZZTIME (default 20s)
 	@sh tools/fuzz.sh $(or $(FUZZTIME),20s)

@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tapehouse/tapehouse/internal/producer"
 )
 
 // ErrUnknown is returned by Run for a name that Commands does not list.
@@ -43,12 +45,24 @@ type Options struct {
 	// --data and the addresses are added. nil: the server runs in this process,
 	// and its CPU cannot be told from the clients'.
 	Server []string
+	// Client makes the producers' client in place of the raw signed one, to
+	// measure another beside it.
+	Client func(endpoint, accessKey, secret string, connections int) (Client, error)
 	// CPUProfile names a file for the server's CPU profile of the last run.
 	CPUProfile string
 	// OwnProfile names a file for this process's CPU profile: the clients', or
 	// all of a benchmark that starts no server.
 	OwnProfile string
 	JSON       bool // the last line printed is the report as JSON
+}
+
+// Client puts records: *producer.Client by default.
+type Client interface {
+	// PutBatch returns when all documents are acknowledged.
+	PutBatch(ctx context.Context, stream string, docs [][]byte) (producer.Result, error)
+	// Requests returns how many requests were sent, and how many of them again.
+	Requests() (sent, retried int64)
+	Close()
 }
 
 // ProfileEnv is the environment variable by which a server process learns

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/tapehouse/tapehouse/internal/producer"
 )
 
 const (
@@ -55,7 +53,7 @@ type lane struct {
 
 // run puts load on the server and waits until all of it is acknowledged.
 func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
-	client, err := s.producer(l.connections)
+	client, err := s.client(l.connections)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +106,7 @@ func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
 }
 
 // put sends batches until the time is over.
-func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number int, began time.Time) error {
+func (ln *lane) put(ctx context.Context, client Client, l load, number int, began time.Time) error {
 	var every time.Duration // between this lane's puts
 	next := began
 	if l.rate > 0 {

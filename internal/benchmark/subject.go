@@ -37,11 +37,14 @@ type subject struct {
 	exited  chan error
 	output  string // the child's standard error
 	serving *server.Server
+
+	// makeClient is Options.Client.
+	makeClient func(endpoint, accessKey, secret string, connections int) (Client, error)
 }
 
 // start makes a data directory and starts a server on it.
 func start(ctx context.Context, o Options) (_ *subject, err error) {
-	s := &subject{}
+	s := &subject{makeClient: o.Client}
 	if s.dir, err = os.MkdirTemp(o.Dir, "tapehouse-bench-"); err != nil {
 		return nil, fmt.Errorf("make a data directory: %w", err)
 	}
@@ -155,6 +158,15 @@ func (s *subject) close() error {
 		}
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+// client returns the client that puts the load.
+func (s *subject) client(connections int) (Client, error) {
+	if s.makeClient == nil {
+		return s.producer(connections)
+	}
+	k := s.credentials.Keys[0]
+	return s.makeClient("http://"+s.addresses.AWS, k.ID, k.Secret, connections)
 }
 
 // producer returns a Firehose client.
