@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check lint fmt race bench fuzz interop alerts clean
+.PHONY: build demo test check lint fmt race bench fuzz interop alerts clean bench-peers
 
 build: ## build bin/tapehouse
 	@mkdir -p $(BIN)
@@ -41,6 +41,9 @@ check: fmt lint race alerts ## format, lint, architecture and unit tests with -r
 
 bench: build ## the numbers of docs/BENCHMARKS.md
 	$(BIN)/tapehouse bench all
+
+bench-peers: build ## beside NATS JetStream and the AWS SDK, which live in a module of their own
+	cd bench && $(GO) run . log && $(GO) run . sdk --seconds 30
 
 fuzz: ## each fuzz target for FUZZTIME (default 20s)
 	@sh tools/fuzz.sh $(or $(FUZZTIME),20s)

@@ -52,8 +52,10 @@ was wrong. Servers are processes of their own, started with this program.
 	p.IntVar(&o.Rate, "rate", 0, "records a second in all (default: the benchmark's)")
 	p.IntVar(&o.Records, "records", 0, "records of convert and view (default: the benchmark's)")
 	p.IntVar(&o.Threads, "threads", 0, "threads of convert (default: one a core)")
+	p.BoolVar(&o.General, "general", false, "convert records of the general form: members in any order, nulls, escapes, unknown members")
 	p.StringVar(&o.Dir, "dir", "", "where data directories are made, and removed (default: the system's temporary directory)")
 	p.StringVar(&o.CPUProfile, "cpu-profile", "", "write the server's CPU profile of the last run to a file")
+	p.StringVar(&o.OwnProfile, "own-profile", "", "write this process's CPU profile, of clients and of benchmarks without a server, to a file")
 	p.BoolVar(&o.JSON, "json", false, "print the report as JSON on the last line")
 	return c
 }

@@ -2,7 +2,6 @@ package awsapi
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -220,7 +219,7 @@ func (m *Mux) serve(w http.ResponseWriter, r *http.Request, x *exchange) (err er
 	if x.call.Body, err = m.read(w, r, service.BodyBytesMax); err != nil {
 		return err
 	}
-	if err := m.verifier.Check(r, &x.auth, sha256.Sum256(x.call.Body)); err != nil {
+	if err := m.verifier.Check(r, &x.auth, auth.PayloadSum(x.call.Body)); err != nil {
 		return err
 	}
 	target := r.Header.Get("X-Amz-Target")

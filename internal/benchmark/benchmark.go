@@ -20,6 +20,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tapehouse/tapehouse/internal/producer"
 )
 
 // ErrUnknown is returned by Run for a name that Commands does not list.
@@ -27,12 +29,15 @@ var ErrUnknown = errors.New("no such benchmark")
 
 // Options say how much to measure. Zero values choose each benchmark's default.
 type Options struct {
-	Seconds     int // how long to load, a run; ingest 30, freshness 30, log 5
+	Seconds     int // how long to load, a run; ingest 30, latency 30, replay 20, freshness 30, log 5
 	Runs        int // runs, of which the median counts; 3
 	Connections int // producers with one put outstanding each; 16
 	Rate        int // records/s in all; 0: as fast as possible (freshness: 100,000)
 	Records     int // convert: records of the file (4,000,000); view: base rows (10,000,000)
 	Threads     int // convert: threads; one a core
+	// General makes convert read records whose members come in any order, with
+	// nulls, escapes, other alphabets and members that belong to no column.
+	General bool
 	// Dir is where data directories are made, and removed; it should be on the
 	// disk to be measured. "" is the system's temporary directory.
 	Dir string
@@ -40,9 +45,24 @@ type Options struct {
 	// --data and the addresses are added. nil: the server runs in this process,
 	// and its CPU cannot be told from the clients'.
 	Server []string
+	// Client makes the producers' client in place of the raw signed one, to
+	// measure another beside it.
+	Client func(endpoint, accessKey, secret string, connections int) (Client, error)
 	// CPUProfile names a file for the server's CPU profile of the last run.
 	CPUProfile string
+	// OwnProfile names a file for this process's CPU profile: the clients', or
+	// all of a benchmark that starts no server.
+	OwnProfile string
 	JSON       bool // the last line printed is the report as JSON
+}
+
+// Client puts records: *producer.Client by default.
+type Client interface {
+	// PutBatch returns when all documents are acknowledged.
+	PutBatch(ctx context.Context, stream string, docs [][]byte) (producer.Result, error)
+	// Requests returns how many requests were sent, and how many of them again.
+	Requests() (sent, retried int64)
+	Close()
 }
 
 // ProfileEnv is the environment variable by which a server process learns
@@ -60,6 +80,8 @@ type Command struct {
 func Commands() []Command {
 	return []Command{
 		{"ingest", "records/s through HTTP, SigV4, fsync, ledger, Parquet and commit, with a view and SQL queries", ingest},
+		{"latency", "acknowledgements at half the maximum rate, counted from when a put was due", latency},
+		{"replay", "the log read again after kill -9, against the rate at which it was written", replay},
 		{"convert", "JSON to Parquet against DuckDB's COPY (read_json)", convert},
 		{"freshness", "time from the acknowledgement to the answer of a SQL query, at 100,000 records/s", freshness},
 		{"view", "refresh of a materialized view after 1 % more rows, against its query", viewRefresh},
@@ -68,7 +90,12 @@ func Commands() []Command {
 }
 
 // Run runs one benchmark, or "all", and prints its report to out.
-func Run(ctx context.Context, name string, o Options, out io.Writer) error {
+func Run(ctx context.Context, name string, o Options, out io.Writer) (err error) {
+	stop, err := profile(o.OwnProfile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
 	m := thisMachine()
 	ran := false
 	for _, c := range Commands() {

@@ -108,9 +108,33 @@ func TestFreshnessKeepsItsRate(t *testing.T) {
 	}
 }
 
+func TestLatencyAtHalfTheRate(t *testing.T) {
+	got := run[halved](t, "latency", Options{Seconds: 1, Runs: 1, Connections: 2, Rate: 4000, Server: []string{os.Args[0], "serve"}})
+	if got.MaxPerSecond != 8000 || got.Half.Records == 0 || got.Half.Records > 5000 || got.Half.Ack.P50 == 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestReplaySeesEverything(t *testing.T) {
+	got := run[replayed](t, "replay", Options{Seconds: 1, Runs: 1, Connections: 4, Server: []string{os.Args[0], "serve"}})
+	if got.Records == 0 || got.VisibleSeconds < got.ReadySeconds || got.Ratio == 0 {
+		t.Errorf("%+v", got)
+	}
+	if err := Run(t.Context(), "replay", Options{Seconds: 1, Runs: 1}, &bytes.Buffer{}); !errors.Is(err, errNoProcess) {
+		t.Error(err)
+	}
+}
+
 func TestConvertComparesEqualFiles(t *testing.T) {
 	got := run[converted](t, "convert", Options{Records: 60_123, Runs: 1, Threads: 2}) // more than one chunk, no full put at the end
 	if got.Ratio == 0 || got.Records != 60_123 || got.Tapehouse.OutputBytes == 0 || got.DuckDB.OutputBytes == 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestConvertGeneral(t *testing.T) {
+	got := run[converted](t, "convert", Options{Records: 40_007, Runs: 1, Threads: 2, General: true})
+	if got.Ratio == 0 || !got.General || got.Records != 40_007 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/tapehouse/tapehouse/internal/producer"
 )
 
 const (
@@ -28,6 +26,9 @@ type load struct {
 	length      time.Duration // of the load; 0: until records are reached
 	records     int64         // at most so many, in full puts; 0: no limit
 	probes      bool
+	// due makes an acknowledgement's time run from when its put was due, not from
+	// when it was sent. It needs a rate.
+	due bool
 }
 
 // loaded is what they saw.
@@ -52,7 +53,7 @@ type lane struct {
 
 // run puts load on the server and waits until all of it is acknowledged.
 func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
-	client, err := s.producer(l.connections)
+	client, err := s.client(l.connections)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
 }
 
 // put sends batches until the time is over.
-func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number int, began time.Time) error {
+func (ln *lane) put(ctx context.Context, client Client, l load, number int, began time.Time) error {
 	var every time.Duration // between this lane's puts
 	next := began
 	if l.rate > 0 {
@@ -123,6 +124,7 @@ func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number
 			}
 			next = next.Add(every)
 		}
+		due := next.Add(-every)
 		if l.length > 0 && time.Since(began) >= l.length {
 			return nil
 		}
@@ -137,6 +139,9 @@ func (ln *lane) put(ctx context.Context, client *producer.Client, l load, number
 		}
 		if r.Records != batchSize {
 			return fmt.Errorf("%d of %d records acknowledged", r.Records, batchSize)
+		}
+		if l.due {
+			sent = due
 		}
 		ln.acks = append(ln.acks, time.Since(sent))
 		ln.bytes += r.Bytes

@@ -37,11 +37,14 @@ type subject struct {
 	exited  chan error
 	output  string // the child's standard error
 	serving *server.Server
+
+	// makeClient is Options.Client.
+	makeClient func(endpoint, accessKey, secret string, connections int) (Client, error)
 }
 
 // start makes a data directory and starts a server on it.
 func start(ctx context.Context, o Options) (_ *subject, err error) {
-	s := &subject{}
+	s := &subject{makeClient: o.Client}
 	if s.dir, err = os.MkdirTemp(o.Dir, "tapehouse-bench-"); err != nil {
 		return nil, fmt.Errorf("make a data directory: %w", err)
 	}
@@ -94,6 +97,9 @@ func (s *subject) spawn(ctx context.Context, o Options) error {
 	defer poll.Stop()
 	for {
 		e, err := console.ReadEndpoints(fsys.OS, data)
+		if err == nil && e.PID != s.pid { // what a killed server left
+			err = console.ErrNotRunning
+		}
 		if err == nil {
 			s.addresses = server.Addresses{AWS: e.AWS, SQL: e.SQL, HTTP: e.HTTP, PID: e.PID}
 			break
@@ -112,6 +118,16 @@ func (s *subject) spawn(ctx context.Context, o Options) error {
 	}
 	s.credentials, err = auth.Load(fsys.OS, data)
 	return err
+}
+
+// kill ends the server's process as a power cut would, without a word.
+func (s *subject) kill() error {
+	if err := s.child.Process.Kill(); err != nil {
+		return fmt.Errorf("kill the server: %w", err)
+	}
+	<-s.exited
+	s.child = nil
+	return nil
 }
 
 // said is the end of what the server printed.
@@ -144,6 +160,15 @@ func (s *subject) close() error {
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
 
+// client returns the client that puts the load.
+func (s *subject) client(connections int) (Client, error) {
+	if s.makeClient == nil {
+		return s.producer(connections)
+	}
+	k := s.credentials.Keys[0]
+	return s.makeClient("http://"+s.addresses.AWS, k.ID, k.Secret, connections)
+}
+
 // producer returns a Firehose client.
 func (s *subject) producer(connections int) (*producer.Client, error) {
 	k := s.credentials.Keys[0]
@@ -162,17 +187,20 @@ func (s *subject) sql(ctx context.Context) (*pgx.Conn, error) {
 
 // StartProfile begins a CPU profile if ProfileEnv asks for one. A server
 // process calls it first, and stop last.
-func StartProfile() (stop func() error, err error) {
-	name := os.Getenv(ProfileEnv)
+func StartProfile() (stop func() error, err error) { return profile(os.Getenv(ProfileEnv)) }
+
+// profile writes a CPU profile of this process to the named file until stop is
+// called; "" is no profile.
+func profile(name string) (stop func() error, err error) {
 	if name == "" {
 		return func() error { return nil }, nil
 	}
 	f, err := os.Create(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", ProfileEnv, err)
+		return nil, fmt.Errorf("CPU profile: %w", err)
 	}
 	if err := pprof.StartCPUProfile(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", ProfileEnv, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("CPU profile: %w", err), f.Close())
 	}
 	return func() error {
 		pprof.StopCPUProfile()

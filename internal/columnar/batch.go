@@ -25,7 +25,7 @@ type span struct{ from, to int32 }
 type Batch struct {
 	Rows    int
 	Doc     []int32  // the index of each row's document
-	Hash    []uint64 // the content hash of each row
+	Hash    []uint64 // the content hash of each row; empty if the layout has no sequence
 	Rejects []Reject
 	// Exact is true if every document's members all have their place in the row,
 	// so that the rows stand for the documents.
@@ -108,9 +108,14 @@ func sized[T any](s []T, n int) []T {
 	return s[:n]
 }
 
-// seal ends decoding: it cuts the row slices and computes the content hashes.
+// seal ends decoding: it cuts the row slices and computes the content hashes,
+// if there is a sequence that they are for.
 func (b *Batch) seal() {
 	b.Doc = b.Doc[:b.Rows]
+	if b.layout.sequence < 0 {
+		b.Hash = b.Hash[:0]
+		return
+	}
 	b.hashRows()
 }
 
@@ -278,7 +283,9 @@ func (b *Batch) Drop(rows []int32) {
 		b.dropped[b.Doc[r]] = true
 	}
 	b.Doc = without(b.Doc, rows)
-	b.Hash = without(b.Hash, rows)
+	if len(b.Hash) > 0 {
+		b.Hash = without(b.Hash, rows)
+	}
 	for i := range b.cols {
 		c, v := &b.layout.columns[i], &b.cols[i]
 		if !c.stored {

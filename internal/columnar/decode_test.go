@@ -213,8 +213,70 @@ func TestDecodeTrades(t *testing.T) {
 	if b.Rows != 2000 || !b.Exact {
 		t.Fatalf("%d rows, exact %t, %v", b.Rows, b.Exact, b.Rejects)
 	}
-	if d.parser.stamp != 5 {
-		t.Errorf("%d records went through the general parser", d.parser.stamp-5)
+	if d.parser.stamp != 5 || d.givenUp > 0 {
+		t.Errorf("%d records left the program's order, %d went through the general parser", d.parser.stamp-5, d.givenUp)
+	}
+}
+
+// TestScannerDeviates: what the scanner takes though it is not in the program's
+// order or form, and what it must leave to the general parser; both give the
+// reference's rows.
+func TestScannerDeviates(t *testing.T) {
+	l := compile(t, wideSchema(), "")
+	for _, c := range []struct {
+		doc   string
+		exact bool
+		given bool // up, to the general parser
+	}{
+		{base + `,"fee":1.5}`, true, false},
+		{base + `,"note":"x","fee":1.5}`, true, false},
+		{`{"fee":1.5,"seq":7,"epoch":1,"session":"s","source":"a"}`, true, false},
+		{`{"fee": 1.5, "seq": 7, "epoch": 1, "session": "s", "source": "a"}`, true, false},
+		{"{ \"source\" :\t\"a\" ,\n\"session\":\"s\",\"epoch\":1,\"seq\":7 }", true, false},
+		{base + `,"note":null,"fee":null,"flag":null,"count":null,"at":null,"settled":null,"ratio":null}`, true, false},
+		{`{"source":"a","seq":null,"note":null}`, true, true}, // a sequence column is required
+		{base + `,"unknown":{"a":[1,"x",{"b":null}],"c":"\u00e9"}}`, false, false},
+		{`{"unknown":1,"source":"a","other":[],"session":"s","epoch":1,"seq":7,"x":"y"}`, false, false},
+		{base + `,"note":"a \"quoted\" \\ string \u20ac"}`, true, false},
+		{base + `,"note":"\n"}`, true, false},
+		{base + `,"note":"Grüße aus Köln, 東京"}`, true, false},
+		{base + `,"fee":12345.5,"price":"123456789012.123456","big":"17"}`, true, false},
+		{base + `,"fee": null,"price": "1.5","big": 17}`, true, false},
+		{base + `,"fee":12345.5,"price":"123456789012.123456"}`, true, false},
+		{base + `,"fee":-1.25,"price":"-0.5"}`, true, false},
+		{base + `,"fee":-1.25e2}`, true, true},
+		{base + `,"count":1e2,"big":"1`, true, true},
+		{base + `,"seen_at_the_gateway_of_the_exchange":"2026-11-23T14:30:00Z","note":"x"}`, true, false},
+		{base + `,"n\u006fte":"x"}`, true, true},
+		{base + `,"note":"x","note":"y"}`, true, true},
+		{base + `,"source":"a"}`, true, true},
+		{base + `,"fee":1.00001}`, true, true},
+		{base + `,"unknown":}`, true, true},
+		{base + `,"unknown":"` + "\xff" + `"}`, true, true},
+		{base + `,"un` + "\xff" + `known":1}`, true, true},
+		{base + `,"un\"known":1}`, false, true},
+		{base + `,}`, true, true},
+		{base + `}}`, true, true},
+		{base + `,"note"}`, true, true},
+		{base + `,"note`, true, true},
+		{base + `,`, true, true},
+		{base, true, true},
+		{`{}`, true, true},
+		{`{ }`, true, true},
+	} {
+		d := l.NewDecoder()
+		b := d.DecodeDocs([][]byte{[]byte(c.doc)}, 1)
+		if (d.givenUp > 0) != c.given {
+			t.Errorf("%s: given up %t, want %t", c.doc, d.givenUp > 0, c.given)
+		}
+		if b.Rows > 0 && b.Exact != c.exact {
+			t.Errorf("%s: exact %t, want %t", c.doc, b.Exact, c.exact)
+		}
+		checkAgainstReference(t, l, l.NewDecoder(), []byte(c.doc))
+		// The same behind a document that left its marks.
+		d = l.NewDecoder()
+		d.DecodeDocs([][]byte{[]byte(`{"fee":null,"note":null,"x":1,"flag":true,"seq":1,"epoch":1,"session":"s","source":"z"}`)}, 1)
+		checkAgainstReference(t, l, d, []byte(c.doc))
 	}
 }
 
@@ -228,8 +290,8 @@ func TestDecoderLearns(t *testing.T) {
 	if b.Rows != 100 || !b.Exact {
 		t.Fatal(b.Rejects)
 	}
-	if d.parser.stamp != learnAfter {
-		t.Errorf("%d records went through the general parser, want %d", d.parser.stamp, learnAfter)
+	if d.parser.stamp != learnAfter || d.givenUp > 0 {
+		t.Errorf("%d records left the program's order, want %d; %d went through the general parser", d.parser.stamp, learnAfter, d.givenUp)
 	}
 	if b.Hash[0] != b.Hash[99] || !reflect.DeepEqual(b.rows()[0][:14], b.rows()[99][:14]) {
 		t.Error("rows differ before and after learning")

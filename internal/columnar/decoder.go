@@ -13,7 +13,10 @@ type Decoder struct {
 	layout  *Layout
 	program *program // ours: its ops remember times
 	parser  parser
-	inexact bool // the scanner lost digits of the document at hand
+	inexact bool // the scanner lost digits, or members, of the document at hand
+	loose   bool // the scanner found its members in another order than the program's
+
+	givenUp int // documents that the scanner left to the general parser
 
 	// Members' order as the general parser last saw it, and how many documents
 	// in a row had it.
@@ -108,10 +111,14 @@ func (d *Decoder) decode(b *Batch, arena []byte) {
 		d.inexact = false
 		if d.scan(b, base, start, end, row) && d.derive(b, row, int32(i)) {
 			b.Exact = b.Exact && !d.inexact
+			if d.loose {
+				d.learn()
+			}
 			row++
 			continue
 		}
 		doc := arena[s.from:s.to:s.to]
+		d.givenUp++
 		if d.general(b, doc, row) {
 			d.learn()
 			row++
@@ -138,11 +145,11 @@ func (b *Batch) clearNulls(row int) {
 	}
 }
 
-// learn looks at the order in which the general parser found the members, and
-// compiles the scanner for it once it is seen to be the producer's habit.
+// learn looks at the order in which the members were found, and compiles the
+// scanner for it once it is seen to be the producer's habit.
 func (d *Decoder) learn() {
 	p := &d.parser
-	if !p.exact || slices.Equal(p.order, d.program.order) {
+	if slices.Equal(p.order, d.program.order) {
 		d.streak = 0
 		return
 	}

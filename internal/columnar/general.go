@@ -1,6 +1,7 @@
 package columnar
 
 import (
+	"encoding/binary"
 	"math"
 	"strconv"
 	"unicode/utf16"
@@ -46,10 +47,7 @@ func (d *Decoder) general(b *Batch, doc []byte, row int) bool {
 	p := &d.parser
 	p.doc, p.pos, p.fault, p.exact = doc, 0, fault{}, true
 	p.order = p.order[:0]
-	if p.stamp++; p.stamp == 0 { // wrapped
-		clear(p.seen)
-		p.stamp = 1
-	}
+	p.nextStamp()
 	b.clearNulls(row)
 	if !utf8.Valid(doc) {
 		at := 0
@@ -92,6 +90,14 @@ func (d *Decoder) general(b *Batch, doc []byte, row int) bool {
 	}
 	b.Exact = b.Exact && p.exact
 	return true
+}
+
+// nextStamp forgets which members were there.
+func (p *parser) nextStamp() {
+	if p.stamp++; p.stamp == 0 { // wrapped
+		clear(p.seen)
+		p.stamp = 1
+	}
 }
 
 // members parses from behind the opening brace to behind the closing one.
@@ -338,6 +344,13 @@ func (p *parser) string(buf *[]byte, what string) ([]byte, bool) {
 	}
 	p.pos++
 	from := p.pos
+	for p.pos+8 <= len(p.doc) {
+		w := binary.LittleEndian.Uint64(p.doc[p.pos:])
+		if firstOf(w, '"')|firstOf(w, '\\')|(w-0x20*ones)&^w&highs != 0 {
+			break
+		}
+		p.pos += 8
+	}
 	for p.pos < len(p.doc) {
 		switch c := p.doc[p.pos]; {
 		case c == '"':

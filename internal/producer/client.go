@@ -3,12 +3,12 @@ package producer
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -95,7 +95,7 @@ func New(c Config) (*Client, error) {
 				IdleConnTimeout:     90 * time.Second,
 				TLSHandshakeTimeout: 10 * time.Second,
 				DisableCompression:  true,
-				WriteBufferSize:     64 << 10,
+				DialContext:         dial,
 				ReadBufferSize:      32 << 10,
 			},
 			// The signature is for this host: a redirect could not be followed.
@@ -191,7 +191,7 @@ func (c *Client) attempt(ctx context.Context, operation string, body []byte, ans
 			"X-Amz-Target": {targetPrefix + operation},
 		},
 	}).WithContext(ctx)
-	c.signer.Sign(r, sha256.Sum256(body), time.Now())
+	c.signer.Sign(r, auth.PayloadSum(body), time.Now())
 	c.requests.Add(1)
 	response, err := c.http.Do(r)
 	// The transport may read the body after Do has returned, until it closes it.
@@ -237,6 +237,38 @@ type requestBody struct {
 func (b *requestBody) Close() error {
 	b.once.Do(func() { close(b.closed) })
 	return nil
+}
+
+// directConn writes the rest of a requestBody from where it lies. net/http
+// offers the body as an io.LimitedReader, which TCPConn would copy through a new
+// buffer of 32 KiB, a system call each: 60 ns of 700 a record in puts of 500.
+type directConn struct{ *net.TCPConn }
+
+// ReadFrom implements io.ReaderFrom.
+func (c directConn) ReadFrom(r io.Reader) (int64, error) {
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		return c.TCPConn.ReadFrom(r)
+	}
+	body, ok := limited.R.(*requestBody)
+	if !ok || int64(body.Len()) > limited.N {
+		return c.TCPConn.ReadFrom(r)
+	}
+	n, err := body.WriteTo(c.TCPConn)
+	limited.N -= n
+	return n, err
+}
+
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 30 * time.Second}
+	c, err := d.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return directConn{tcp}, nil
+	}
+	return c, nil
 }
 
 // again waits before the next attempt after err. It returns an error if there

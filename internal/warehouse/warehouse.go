@@ -30,6 +30,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/lake"
@@ -123,7 +125,19 @@ type Warehouse struct {
 	o       Options
 	started time.Time
 	serial  atomic.Uint64 // names staged files
+
+	converted *lru.Cache[conversion, string]
 }
+
+// conversion is a call of convert. Its answer depends on nothing else, so that a
+// statement that comes again, as a prepared one does, is not parsed and printed
+// again: 2 ms of a short query's 13.
+type conversion struct{ sql, argument string }
+
+const (
+	convertedMax      = 256
+	convertedBytesMax = 32 << 10 // of an argument that is kept, or an answer
+)
 
 // New returns a warehouse over an open engine and catalog, which stay the
 // caller's to close after the last session.
@@ -137,7 +151,11 @@ func New(o Options) *Warehouse {
 	if len(o.SearchPath) == 0 {
 		o.SearchPath = []string{"public"}
 	}
-	return &Warehouse{o: o, started: o.Now().UTC()}
+	converted, err := lru.New[conversion, string](convertedMax)
+	if err != nil {
+		panic("warehouse: " + err.Error()) // Only for a size below 1.
+	}
+	return &Warehouse{o: o, started: o.Now().UTC(), converted: converted}
 }
 
 // version is what version() answers. The first words are what drivers parse.
@@ -162,7 +180,12 @@ func (w *Warehouse) parse(ctx context.Context, sql string) (node, error) {
 	return parseTree([]byte(text))
 }
 
+// convert answers a function of DuckDB's from text to text.
 func (w *Warehouse) convert(ctx context.Context, sql, argument string) (string, error) {
+	call := conversion{sql, argument}
+	if out, ok := w.converted.Get(call); ok {
+		return out, nil
+	}
 	s, err := w.o.Engine.InternalSession(ctx)
 	if err != nil {
 		return "", err
@@ -178,5 +201,8 @@ func (w *Warehouse) convert(ctx context.Context, sql, argument string) (string, 
 		return "", err
 	}
 	out, _ := dst[0].(string)
+	if len(argument) <= convertedBytesMax && len(out) <= convertedBytesMax {
+		w.converted.Add(call, out)
+	}
 	return out, nil
 }
