@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -85,6 +86,17 @@ func (t *Table) Through() record.Vector { return t.through }
 func (t *Table) SchemaByID(id int) (record.Schema, bool) {
 	s, ok := t.schemas[id]
 	return s, ok
+}
+
+// FormerSchemas returns the schemas that the table had before, oldest first.
+func (t *Table) FormerSchemas() []record.Schema {
+	var out []record.Schema
+	for _, id := range slices.Sorted(maps.Keys(t.schemas)) {
+		if id != t.Schema.ID {
+			out = append(out, t.schemas[id])
+		}
+	}
+	return out
 }
 
 // ColumnsByID returns every column of a former or the current schema.

@@ -62,6 +62,9 @@ func (l *Layout) NewBuilder() *Builder {
 	return &Builder{layout: l, groups: map[int64]*group{}}
 }
 
+// Layout is that of the batches which the builder takes.
+func (b *Builder) Layout() *Layout { return b.layout }
+
 // Rows returns how many rows Flush would write.
 func (b *Builder) Rows() int { return b.rows }
 

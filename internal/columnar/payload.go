@@ -41,6 +41,18 @@ func (e *LayoutError) Error() string {
 	return fmt.Sprintf("payload of layout %08x read with layout %08x: compile the schema that it was written under", e.Have, e.Want)
 }
 
+// PayloadFingerprint is the fingerprint of the layout under which a payload was
+// written; false if it is too short to have one.
+func PayloadFingerprint(payload []byte) (uint32, bool) {
+	if len(payload) < 5 {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint32(payload[1:]), true
+}
+
+// Layout is what the batch was decoded by.
+func (b *Batch) Layout() *Layout { return b.layout }
+
 // AppendPayload appends the batch's log payload to dst and returns its kind and
 // the extended buffer. The payload holds Docs documents.
 func (b *Batch) AppendPayload(dst []byte) (kind uint8, out []byte) {

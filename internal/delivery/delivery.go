@@ -74,6 +74,7 @@ type Log interface {
 // State is what a stream must know of its destination to begin.
 type State struct {
 	Schema    record.Schema
+	Schemas   []record.Schema // former ones, that frames of the log may have been written under
 	Sequence  record.SequenceColumns
 	Partition string        // Date column that splits data files, or ""
 	Through   record.Offset // of this stream's key: every record below it is contained

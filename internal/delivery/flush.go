@@ -60,7 +60,7 @@ func (l *tableLane) planKey() string {
 }
 
 // executePlan executes the plan found at start, until it succeeds.
-func (l *tableLane) executePlan(d *columnar.Decoder) error {
+func (l *tableLane) executePlan(d *decoders) error {
 	p := l.planned
 	if p == nil {
 		return nil
@@ -103,7 +103,7 @@ func (l *tableLane) executePlan(d *columnar.Decoder) error {
 
 // beginFlush starts a flush beside the pump. Entries below its end are left
 // alone until it is finished.
-func (l *tableLane) beginFlush(p *plan, d *columnar.Decoder, running *sync.WaitGroup) error {
+func (l *tableLane) beginFlush(p *plan, d *decoders, running *sync.WaitGroup) error {
 	if l.retry == nil {
 		// Small row groups are a cost, not a fault: a full disk does not keep
 		// what there is from being delivered.
@@ -128,7 +128,7 @@ func (l *tableLane) beginFlush(p *plan, d *columnar.Decoder, running *sync.WaitG
 
 // compactFor merges runs of small entries of a flush, so that a slow stream's
 // data file has few row groups.
-func (l *tableLane) compactFor(p *plan, d *columnar.Decoder) error {
+func (l *tableLane) compactFor(p *plan, d *decoders) error {
 	var run []*entry
 	var rows int64
 	flush := func() error {
@@ -140,7 +140,7 @@ func (l *tableLane) compactFor(p *plan, d *columnar.Decoder) error {
 		return l.merge(old, d)
 	}
 	for _, e := range l.tail.span(p.From, p.To) {
-		if e.rows >= mergeRowsMax || rows+e.rows > columnar.MaxRowGroupRows {
+		if e.rows >= mergeRowsMax || rows+e.rows > columnar.MaxRowGroupRows || len(run) > 0 && e.layout != run[0].layout {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -285,7 +285,7 @@ func (l *tableLane) writeErrors(ctx context.Context, p *plan) error {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
-	d := l.layout.NewDecoder()
+	d := l.newDecoders()
 	line := func(f frame, offset record.Offset, raw []byte, code, aws, message string) error {
 		return enc.Encode(failedRecord{
 			AttemptsMade: 1, ArrivalTimestamp: f.ArrivedAt / 1000, LastErrorCode: aws, LastErrorMessage: message,

@@ -38,7 +38,7 @@ func (d *Iceberg) State(ctx context.Context, key record.Key) (State, error) {
 	if foreign := t.Foreign(); len(foreign) > 0 {
 		return State{}, fmt.Errorf("table %s: column %q has type %s, which a stream cannot fill: use boolean, int, long, decimal, double, string, date or timestamptz", d.Table, foreign[0].Name, foreign[0].Type)
 	}
-	return State{Schema: t.Schema, Sequence: t.Sequence, Partition: t.PartitionBy, Through: t.Through()[key]}, nil
+	return State{Schema: t.Schema, Schemas: t.FormerSchemas(), Sequence: t.Sequence, Partition: t.PartitionBy, Through: t.Through()[key]}, nil
 }
 
 // Deliver implements Destination.
@@ -53,16 +53,22 @@ func (d *Iceberg) Deliver(ctx context.Context, dl Delivery) error {
 		RequireThrough: &record.Vector{dl.Key: dl.From},
 		Summary:        map[string]string{"tapehouse.stream": string(d.Stream), "tapehouse.offsets": fmt.Sprintf("%d-%d", dl.From, dl.To)},
 	}
-	var order []catalog.Partition
-	groups := map[catalog.Partition][]TailFile{}
-	for _, p := range dl.Parts {
-		if groups[p.Partition] == nil {
-			order = append(order, p.Partition)
-		}
-		groups[p.Partition] = append(groups[p.Partition], p)
+	// A file has one partition and one schema.
+	type kind struct {
+		partition catalog.Partition
+		schema    int
 	}
-	for _, value := range order {
-		f, err := d.write(ctx, t, dl, value, groups[value])
+	var order []kind
+	groups := map[kind][]TailFile{}
+	for _, p := range dl.Parts {
+		k := kind{p.Partition, p.Meta.SchemaID}
+		if groups[k] == nil {
+			order = append(order, k)
+		}
+		groups[k] = append(groups[k], p)
+	}
+	for _, k := range order {
+		f, err := d.write(ctx, t, dl, k.partition, groups[k])
 		if err != nil {
 			return err
 		}

@@ -42,7 +42,7 @@ type tableLane struct {
 	ordinal int
 	dest    Destination
 
-	layout   *columnar.Layout
+	layouts  layouts
 	sequence bool // the table numbers its records
 
 	mu         sync.Mutex // makes the queue's order the log's
@@ -81,20 +81,19 @@ func (m *Manager) openTable(ctx context.Context, s *Stream, key record.Key, tabl
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: load its destination: %w", cfg.Name, err)
 	}
-	layout, err := columnar.Compile(st.Schema, columnar.Options{Calendar: m.o.Calendar, Sequence: st.Sequence, Partition: st.Partition})
-	if err != nil {
-		return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
-	}
 	if end := m.o.Log.Next(key); end < st.Through {
 		return nil, fmt.Errorf("%w: stream %s: %s contains records up to offset %d, the log ends at %d; this data directory's log has been replaced by an older one: restore the log that belongs to it",
 			ErrLogBehind, cfg.Name, table, st.Through, end)
 	}
 	l := &tableLane{
-		s: s, m: m, key: key, table: table, dest: dest, layout: layout, sequence: !st.Sequence.IsZero(),
+		s: s, m: m, key: key, table: table, dest: dest, sequence: !st.Sequence.IsZero(),
 		tail: tail{fs: m.o.FS, end: st.Through},
 		wake: make(chan struct{}, 1), requests: make(chan request), flushed: make(chan flushResult, 1), stop: make(chan struct{}),
-		builder: layout.NewBuilder(),
 	}
+	if err := l.layouts.adopt(m.o.Calendar, st); err != nil {
+		return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
+	}
+	l.builder = l.layouts.present().NewBuilder()
 	l.through.Store(uint64(st.Through))
 	l.appended.Store(uint64(st.Through))
 	return l, nil

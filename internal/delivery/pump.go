@@ -44,12 +44,16 @@ type pumpState struct {
 	stalledUntil time.Time
 	waiters      []waiter
 	frozen       bool
+	renewedAt    time.Time       // when the table's schema was looked at
 	rejects      []record.Offset // first offsets of frames with rejects or conflicts, from through on
 	rejectsAll   bool            // too many to remember: look at every frame
 }
 
 // errFrozen: a second freeze, or a flush beyond the cut of one.
 var errFrozen = errors.New("the stream is frozen by a seal; try again when it has ended")
+
+// renewInterval is how often a lane looks whether its table's schema was changed.
+const renewInterval = time.Second
 
 // request asks the pump for something; reply is answered when it is done.
 type request struct {
@@ -85,7 +89,7 @@ func (l *tableLane) recoverLedger(ctx context.Context) error {
 	if need := min(applied, l.Through()); from > need && l.m.o.Log.Synced(l.key) > need {
 		return fmt.Errorf("%w: stream %s: records from offset %d on are needed, the log begins at %d", ErrLogBehind, l.s.name, need, from)
 	}
-	d := l.layout.NewDecoder()
+	d := l.newDecoders()
 	started := l.m.o.Now()
 	var records int64
 	err := l.m.read(ctx, l.key, from, func(f frame) error {
@@ -115,9 +119,13 @@ func (l *tableLane) recoverLedger(ctx context.Context) error {
 
 // eachBatch decodes what a frame of the log has for the lane's table and calls
 // fn with it; the batch is released afterwards.
-func (l *tableLane) eachBatch(d *columnar.Decoder, f frame, fn func(b *columnar.Batch, conflict bool) error) error {
+func (l *tableLane) eachBatch(d *decoders, f frame, fn func(b *columnar.Batch, conflict bool) error) error {
 	if f.Kind != payloadStaged {
-		b, err := d.DecodePayload(f.Kind&^kindConflict, f.Payload, int(f.Count), f.ArrivedAt)
+		decoder, err := d.of(f.Payload)
+		if err != nil {
+			return fmt.Errorf("frame at offset %d: %w", f.First, err)
+		}
+		b, err := decoder.DecodePayload(f.Kind&^kindConflict, f.Payload, int(f.Count), f.ArrivedAt)
 		if err != nil {
 			return fmt.Errorf("frame at offset %d: %w", f.First, err)
 		}
@@ -139,8 +147,12 @@ func (l *tableLane) eachBatch(d *columnar.Decoder, f frame, fn func(b *columnar.
 	return nil
 }
 
-func (l *tableLane) section(d *columnar.Decoder, f frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
-	b, err := d.DecodePayload(c.Kind, c.Payload, len(c.Places), f.ArrivedAt)
+func (l *tableLane) section(d *decoders, f frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
+	decoder, err := d.of(c.Payload)
+	if err != nil {
+		return err
+	}
+	b, err := decoder.DecodePayload(c.Kind, c.Payload, len(c.Places), f.ArrivedAt)
 	if err != nil {
 		return err
 	}
@@ -243,7 +255,7 @@ func (l *tableLane) pump() {
 	defer tick.Stop()
 	var flush sync.WaitGroup // the one flush under way
 	defer flush.Wait()
-	d := l.layout.NewDecoder()
+	d := l.newDecoders()
 	if err := l.executePlan(d); err != nil {
 		l.fail(err)
 	}
@@ -261,6 +273,12 @@ func (l *tableLane) pump() {
 		if err := l.failure(); err != nil {
 			answer(&l.waiters, func(waiter) (reply, bool) { return reply{err: err}, true })
 			continue
+		}
+		if now := l.m.o.Now(); now.Sub(l.renewedAt) >= renewInterval {
+			l.renewedAt = now
+			if err := l.renew(context.Background()); err != nil { // the next time, then
+				l.m.o.Logger.Warn("schema", "stream", l.s.name, "err", err)
+			}
 		}
 		err := l.step(d)
 		if err == nil {
@@ -293,13 +311,13 @@ func (l *tableLane) handle(err error) {
 func (l *tableLane) stall(err error) {
 	l.m.o.Logger.Error("tail cannot be written, will be tried again", "stream", l.s.name, "wait", l.m.o.RetryWait, "err", err)
 	l.m.metrics.failedFlush(l.s.name)
-	l.builder = l.layout.NewBuilder()
+	l.builder = l.builder.Layout().NewBuilder()
 	l.appended.Store(uint64(l.building))
 	l.stalledUntil = l.m.o.Now().Add(l.m.o.RetryWait)
 }
 
 // step takes what is durable and encodes it when it is time.
-func (l *tableLane) step(d *columnar.Decoder) error {
+func (l *tableLane) step(d *decoders) error {
 	if l.m.o.Now().Before(l.stalledUntil) {
 		return nil
 	}
@@ -318,7 +336,7 @@ func (l *tableLane) pending() bool { return record.Offset(l.appended.Load()) > l
 
 // absorb takes frames up to limit, from the queue or, where the queue lacks
 // them, from the log.
-func (l *tableLane) absorb(d *columnar.Decoder, limit record.Offset) error {
+func (l *tableLane) absorb(d *decoders, limit record.Offset) error {
 	for {
 		at := record.Offset(l.appended.Load())
 		if at >= limit {
@@ -366,7 +384,7 @@ func (l *tableLane) popLocked() pending {
 var errStop = errors.New("stop reading")
 
 // readLog takes the frames of [from, to) from the log.
-func (l *tableLane) readLog(d *columnar.Decoder, from, to record.Offset) error {
+func (l *tableLane) readLog(d *decoders, from, to record.Offset) error {
 	err := l.m.read(context.Background(), l.key, from, func(f frame) error {
 		if f.First >= to {
 			return errStop
@@ -391,23 +409,33 @@ func (l *tableLane) readLog(d *columnar.Decoder, from, to record.Offset) error {
 // take applies one frame from the queue and appends its rows.
 func (l *tableLane) take(p pending) error {
 	e := ledger.Effect{Key: l.key, First: p.first, Count: p.count, Replayed: effects(p.replays)}
-	l.takeBatch(&e, p.batch, p.conf)
+	if err := l.takeBatch(&e, p.batch, p.conf); err != nil {
+		return err
+	}
 	return l.taking(e)
 }
 
 // takeFrame does the same with a frame of the log.
-func (l *tableLane) takeFrame(d *columnar.Decoder, f frame) error {
+func (l *tableLane) takeFrame(d *decoders, f frame) error {
 	e := f.effect(l.key)
 	if err := l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
-		l.takeBatch(&e, b, conflict)
-		return nil
+		return l.takeBatch(&e, b, conflict)
 	}); err != nil {
 		return err
 	}
 	return l.taking(e)
 }
 
-func (l *tableLane) takeBatch(e *ledger.Effect, b *columnar.Batch, conflict bool) {
+func (l *tableLane) takeBatch(e *ledger.Effect, b *columnar.Batch, conflict bool) error {
+	if b.Layout() != l.builder.Layout() { // the schema was changed: an entry has one
+		if !l.pending() && l.builder.Rows() > 0 {
+			panic(fmt.Sprintf("delivery: a frame of %s for %s has two schemas", l.s.name, l.table))
+		}
+		if err := l.encode(nil); err != nil {
+			return err
+		}
+		l.builder = b.Layout().NewBuilder()
+	}
 	l.addEffect(e, b, conflict)
 	if len(b.Rejects) > 0 || conflict {
 		l.noteReject(e.First)
@@ -416,6 +444,7 @@ func (l *tableLane) takeBatch(e *ledger.Effect, b *columnar.Batch, conflict bool
 	if !conflict {
 		l.builder.Append(b)
 	}
+	return nil
 }
 
 // taking ends the taking of a frame. Of a staged stream the stage applies the
@@ -441,8 +470,9 @@ func (l *tableLane) noteReject(first record.Offset) {
 	l.rejects = append(l.rejects, first)
 }
 
-// encode turns what the builder holds into a tail entry.
-func (l *tableLane) encode(d *columnar.Decoder) error {
+// encode turns what the builder holds into a tail entry. d, if not nil, serves
+// to merge it with its neighbours.
+func (l *tableLane) encode(d *decoders) error {
 	if !l.pending() {
 		return nil
 	}
@@ -454,6 +484,9 @@ func (l *tableLane) encode(d *columnar.Decoder) error {
 	l.tail.push(e)
 	l.building = to
 	l.encodedAt = l.m.o.Now()
+	if d == nil { // in the midst of a frame
+		return nil
+	}
 	if err := l.mergeSmall(d); err != nil {
 		return err
 	}
@@ -466,14 +499,14 @@ func (l *tableLane) encode(d *columnar.Decoder) error {
 func (l *tableLane) joinLarge() {
 	all := l.tail.span(max(l.Through(), l.flushEnd), l.building)
 	from := len(all)
-	for from > 0 && len(all)-from < joinFanIn && !all[from-1].joined && all[from-1].rows >= mergeRowsMax {
+	for from > 0 && len(all)-from < joinFanIn && !all[from-1].joined && all[from-1].rows >= mergeRowsMax && all[from-1].layout == all[len(all)-1].layout {
 		from--
 	}
 	old := all[from:]
 	if len(old) < joinFanIn {
 		return
 	}
-	e := &entry{first: old[0].first, next: old[len(old)-1].next, joined: true}
+	e := &entry{first: old[0].first, next: old[len(old)-1].next, joined: true, layout: old[0].layout}
 	byPartition := map[catalog.Partition][]TailFile{}
 	var order []catalog.Partition
 	for _, o := range old {
@@ -507,7 +540,7 @@ func (l *tableLane) tailName(e *entry, made string, i int) string {
 // writeEntry flushes a builder into the files of an entry. They are not
 // fsynced: the log has what they hold.
 func (l *tableLane) writeEntry(b *columnar.Builder, first, next record.Offset, tier int) (*entry, error) {
-	e := &entry{first: first, next: next, tier: tier}
+	e := &entry{first: first, next: next, tier: tier, layout: b.Layout()}
 	if b.Rows() == 0 {
 		return e, nil
 	}
@@ -533,13 +566,13 @@ func (l *tableLane) writeEntry(b *columnar.Builder, first, next record.Offset, t
 // again, when ten small neighbours of one tier stand together, or fewer that
 // are large enough together to be left alone ever after. So the pump never
 // merges many rows at once, and a flush finds few small entries.
-func (l *tableLane) mergeSmall(d *columnar.Decoder) error {
+func (l *tableLane) mergeSmall(d *decoders) error {
 	for {
 		all := l.tail.span(max(l.Through(), l.flushEnd), l.building)
 		from, rows := len(all), int64(0)
 		for from > 0 && len(all)-from < mergeFanIn && rows < mergeRowsMax {
 			e := all[from-1]
-			if e.tier != all[len(all)-1].tier || e.rows >= mergeRowsMax {
+			if e.tier != all[len(all)-1].tier || e.rows >= mergeRowsMax || e.layout != all[len(all)-1].layout {
 				break
 			}
 			rows += e.rows
@@ -559,11 +592,11 @@ func (l *tableLane) mergeSmall(d *columnar.Decoder) error {
 }
 
 // merge replaces neighbouring entries by one.
-func (l *tableLane) merge(old []*entry, d *columnar.Decoder) error {
+func (l *tableLane) merge(old []*entry, d *decoders) error {
 	first, next := old[0].first, old[len(old)-1].next
 	b := l.merger
-	if b == nil {
-		b = l.layout.NewBuilder()
+	if b == nil || b.Layout() != old[0].layout {
+		b = old[0].layout.NewBuilder()
 	}
 	l.merger = nil // unless it comes out empty
 	err := l.m.read(context.Background(), l.key, first, func(f frame) error {
@@ -593,7 +626,7 @@ func (l *tableLane) merge(old []*entry, d *columnar.Decoder) error {
 }
 
 // serve answers a request, or keeps it until it can be answered.
-func (l *tableLane) serve(r request, d *columnar.Decoder) {
+func (l *tableLane) serve(r request, d *decoders) {
 	if err := l.failure(); err != nil {
 		r.reply <- reply{err: err}
 		return

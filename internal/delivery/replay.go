@@ -101,6 +101,10 @@ func (s *Stream) Documents(ctx context.Context, from, to record.Offset, fn func(
 		}
 		return fn(record.ID{Key: s.key, Offset: at}, doc, rejected)
 	}
+	var d *decoders
+	if s.direct != nil {
+		d = s.direct.newDecoders()
+	}
 	// A frame that begins below from may reach into it.
 	err := s.m.read(ctx, s.key, from, func(f frame) error {
 		if f.First >= to {
@@ -118,8 +122,6 @@ func (s *Stream) Documents(ctx context.Context, from, to record.Offset, fn func(
 			}
 			return nil
 		}
-		d := s.decoders.Get().(*columnar.Decoder)
-		defer s.decoders.Put(d)
 		return s.direct.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
 			var buf []byte
 			for row := range b.Rows {
@@ -237,13 +239,13 @@ func (s *Stream) rejectOf(ctx context.Context, x *ReplayItem) (found *ledger.Rej
 	}
 	for _, l := range s.tables() {
 		if x.ID.Offset < s.m.o.Log.Oldest(l.key) {
-			if b := l.layout.NewDecoder().DecodeDocs([][]byte{x.Rejected}, s.m.o.Now().UnixMicro()); x.Rejected != nil && len(b.Rejects) == 1 {
+			if b := l.newDecoders().present().DecodeDocs([][]byte{x.Rejected}, s.m.o.Now().UnixMicro()); x.Rejected != nil && len(b.Rejects) == 1 {
 				take(&b.Rejects[0])
 			}
 			continue
 		}
 		err := s.m.read(ctx, l.key, x.ID.Offset, func(f frame) error {
-			if err := l.eachBatch(l.layout.NewDecoder(), f, func(b *columnar.Batch, _ bool) error {
+			if err := l.eachBatch(l.newDecoders(), f, func(b *columnar.Batch, _ bool) error {
 				for i := range b.Rejects {
 					if r := &b.Rejects[i]; f.First+record.Offset(r.Doc) == x.ID.Offset {
 						take(r)

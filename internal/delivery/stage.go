@@ -98,14 +98,14 @@ type stage struct {
 	stop     chan struct{}
 	done     sync.WaitGroup
 	stopOnce sync.Once
-	decoders map[*tableLane]*columnar.Decoder
+	decoders map[*tableLane]*decoders
 }
 
 func newStage(s *Stream, p Processor, objects bool) *stage {
 	out := s.key
 	out.Shard = stagedShard
 	return &stage{s: s, m: s.m, in: s.key, out: out, processor: p, objects: objects,
-		wake: make(chan struct{}, 1), stop: make(chan struct{}), decoders: map[*tableLane]*columnar.Decoder{}}
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), decoders: map[*tableLane]*decoders{}}
 }
 
 func (g *stage) start() { g.done.Go(g.run) }
@@ -185,10 +185,10 @@ func (g *stage) recover(ctx context.Context) error {
 	return nil
 }
 
-func (g *stage) decoder(l *tableLane) *columnar.Decoder {
+func (g *stage) decoder(l *tableLane) *decoders {
 	d := g.decoders[l]
 	if d == nil {
-		d = l.layout.NewDecoder()
+		d = l.newDecoders()
 		g.decoders[l] = d
 	}
 	return d
@@ -393,7 +393,7 @@ func (g *stage) route(tables *[]*routed, name catalog.Name) (*routed, error) {
 // rows decodes one table's documents, asks the ledger about them, and adds
 // their sections and effects. Duplicates vanish: they are here already.
 func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *ledger.Reservation, err error) {
-	d := g.decoder(t.lane)
+	d := g.decoder(t.lane).present()
 	b := d.DecodeDocs(t.docs, f.ArrivedAt)
 	defer b.Release()
 	if t.lane.sequence && b.Rows > 0 {
@@ -407,7 +407,7 @@ func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *led
 			for _, r := range rows {
 				c.docs, c.places = append(c.docs, t.docs[b.Doc[r]]), append(c.places, t.places[b.Doc[r]])
 			}
-			g.conflicts(st, e, f, c)
+			g.conflicts(st, e, f, c, d)
 		}
 		gone := mergeRows(res.Duplicates, res.Conflicts)
 		drop := make(map[int32]bool, len(gone))
@@ -445,8 +445,8 @@ func (g *stage) reread(d *columnar.Decoder, b *columnar.Batch, count int, arrive
 }
 
 // conflicts adds records whose keys are known with other content.
-func (g *stage) conflicts(st *staged, e *ledger.Effect, f frame, c *routed) {
-	b := g.decoder(c.lane).DecodeDocs(c.docs, f.ArrivedAt)
+func (g *stage) conflicts(st *staged, e *ledger.Effect, f frame, c *routed, d *columnar.Decoder) {
+	b := d.DecodeDocs(c.docs, f.ArrivedAt)
 	defer b.Release()
 	b.Exact = false // logged as they came: the error output shows them so
 	g.section(st, e, f, c.lane, b, c.places, true)

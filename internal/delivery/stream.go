@@ -42,8 +42,8 @@ type Stream struct {
 	key record.Key
 	ids record.IDs // of key
 
-	direct   *tableLane // nil: records are logged as they came
-	decoders sync.Pool  // *columnar.Decoder of direct's layout
+	direct *tableLane             // nil: records are logged as they came
+	intake atomic.Pointer[intake] // of direct
 
 	replaying sync.Mutex // one Replay at a time
 
@@ -126,7 +126,6 @@ func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]
 			return nil, err
 		}
 		s.direct, s.lanes = l, []lane{l}
-		s.decoders.New = func() any { return l.layout.NewDecoder() }
 		return s, nil
 	}
 	key := s.key
@@ -422,11 +421,35 @@ func (s *Stream) putPlain(ctx context.Context, docs Docs) (Receipt, error) {
 	return Receipt{ids: s.ids, first: t.First()}, nil
 }
 
+// intake is what decodes new records: the table's present layout.
+type intake struct {
+	layout   *columnar.Layout
+	decoders sync.Pool // *columnar.Decoder
+}
+
+func newIntake(y *columnar.Layout) *intake {
+	in := &intake{layout: y}
+	in.decoders.New = func() any { return y.NewDecoder() }
+	return in
+}
+
+// newest is the intake by the table's present layout.
+func (s *Stream) newest() *intake {
+	y := s.direct.layouts.present()
+	if in := s.intake.Load(); in != nil && in.layout == y {
+		return in
+	}
+	in := newIntake(y)
+	s.intake.Store(in)
+	return in
+}
+
 // putDirect decodes before it logs.
 func (s *Stream) putDirect(ctx context.Context, docs Docs) (Receipt, error) {
 	arrived := s.m.o.Now().UnixMicro()
-	d := s.decoders.Get().(*columnar.Decoder)
-	defer s.decoders.Put(d)
+	in := s.newest()
+	d := in.decoders.Get().(*columnar.Decoder)
+	defer in.decoders.Put(d)
 	batch := d.Decode(docs.Arena, docs.Ends, arrived)
 	s.m.metrics.decoded(s.name, len(docs.Ends), len(docs.Arena))
 
@@ -497,7 +520,7 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 			b.Release()
 			return s.refused
 		}
-		t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind | flag | mark, SchemaID: s.direct.layout.Fingerprint(), Count: uint32(count), ArrivedAt: arrived, Payload: out[at:]})
+		t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind | flag | mark, SchemaID: b.Layout().Fingerprint(), Count: uint32(count), ArrivedAt: arrived, Payload: out[at:]})
 		if err != nil {
 			b.Release()
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -583,8 +606,12 @@ func (s *Stream) conflictBatch(docs Docs, batch *columnar.Batch, rows []int32, a
 		ends = append(ends, int32(len(arena)))
 	}
 	arena = append(arena, make([]byte, columnar.Slack)...)[:len(arena)]
-	d := s.decoders.Get().(*columnar.Decoder)
-	defer s.decoders.Put(d)
+	in := s.newest()
+	if in.layout != batch.Layout() { // the schema was changed in the midst of the put
+		in = newIntake(batch.Layout())
+	}
+	d := in.decoders.Get().(*columnar.Decoder)
+	defer in.decoders.Put(d)
 	b := d.Decode(arena, ends, arrived)
 	b.Exact = false // logged as they came: the error output shows them so
 	return b

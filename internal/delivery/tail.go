@@ -27,7 +27,8 @@ type entry struct {
 	files       []TailFile
 	rows        int64
 	sizeBytes   int64
-	tier        int  // how many merges made it
+	tier        int // how many merges made it
+	layout      *columnar.Layout
 	joined      bool // its files hold the row groups of entries that were joined
 	pins        int
 	dropped     bool

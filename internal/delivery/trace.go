@@ -165,7 +165,7 @@ func (s *Stream) traceFrame(ctx context.Context, l lane, at record.Offset, d *Tr
 }
 
 func (l *tableLane) traceBatches(f frame, at record.Offset, d *TraceDestination) error {
-	return l.eachBatch(l.layout.NewDecoder(), f, func(b *columnar.Batch, conflict bool) error {
+	return l.eachBatch(l.newDecoders(), f, func(b *columnar.Batch, conflict bool) error {
 		for row := range b.Rows {
 			if b.Offset(row) != at {
 				continue
