@@ -144,7 +144,7 @@ func (s *Steps) addLambda(settings map[string]string) error {
 			return invalid("LambdaArn holds no query after sql: write sql:SELECT …")
 		}
 	case !lambdaRE.MatchString(step.ARN):
-		return invalid("LambdaArn must be the ARN of a Lambda function, which the section transform of the configuration gives a URL, or sql:SELECT …")
+		return invalid("LambdaArn must be the ARN of a Lambda function, which the section transforms of the configuration gives a URL, or sql:SELECT …")
 	}
 	if text, ok := settings["NumberOfRetries"]; ok {
 		n, err := strconv.Atoi(text)

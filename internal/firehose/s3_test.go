@@ -126,7 +126,7 @@ func TestCreateS3Refusals(t *testing.T) {
 		{"foreign parameter", processors(processor("AppendDelimiterToRecord", "LambdaArn", lambdaARN)), codeInvalidArgument, "The parameter LambdaArn is not one of the processor AppendDelimiterToRecord: it takes Delimiter."},
 		{"parameter twice", processors(processor("AppendDelimiterToRecord", "Delimiter", "a", "Delimiter", "b")), codeInvalidArgument, "is given twice"},
 		{"no function", processors(processor("Lambda")), codeInvalidArgument, "LambdaArn is required when Lambda processor is used."},
-		{"URL", processors(processor("Lambda", "LambdaArn", "https://example.com/f")), codeInvalidArgument, "LambdaArn must be the ARN of a Lambda function, which the section transform of the configuration gives a URL, or sql:SELECT"},
+		{"URL", processors(processor("Lambda", "LambdaArn", "https://example.com/f")), codeInvalidArgument, "LambdaArn must be the ARN of a Lambda function, which the section transforms of the configuration gives a URL, or sql:SELECT"},
 		{"no query", processors(processor("Lambda", "LambdaArn", "sql: ")), codeInvalidArgument, "LambdaArn holds no query after sql:"},
 		{"retries", processors(processor("Lambda", "LambdaArn", lambdaARN, "NumberOfRetries", "301")), codeInvalidArgument, "Number of retries for lambda must be between 0 and 300."},
 		{"one lambda hint", processors(processor("Lambda", "LambdaArn", lambdaARN, "BufferSizeInMBs", "1")), codeInvalidArgument, "Both BufferSizeInMBs and BufferIntervalInSeconds are required to configure buffering for lambda processor."},
