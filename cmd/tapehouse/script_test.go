@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -17,6 +18,9 @@ var tookRE = regexp.MustCompile(`in \d+\.\d s`)
 // codes are an interface, so they are held exactly.
 func TestScript(t *testing.T) {
 	t.Chdir(t.TempDir())
+	if err := os.WriteFile("s3.yaml", []byte("lake: {url: 's3://lake/tape'}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var long []string
 	datadriven.RunTest(t, scriptPath, func(t *testing.T, d *datadriven.TestData) string {
 		if d.Cmd != "run" {

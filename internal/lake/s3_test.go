@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -462,5 +463,60 @@ func TestCheckFindsOverwriting(t *testing.T) {
 	s.client = s3.New(o)
 	if err := s.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "If-None-Match") {
 		t.Errorf("Check = %v", err)
+	}
+}
+
+// TestAbortLeftovers: old uploads of the prefix go, young ones and others' stay.
+func TestAbortLeftovers(t *testing.T) {
+	server := s3test.Start(t)
+	s := openS3(t, server, server.Endpoint, "mine", nil)
+	other := openS3(t, server, server.Endpoint, "mine-too", nil)
+	for _, key := range []string{"mine/data/a", "mine/data/b", "mine-too/data/a"} {
+		if _, err := s.client.CreateMultipartUpload(t.Context(), &s3.CreateMultipartUploadInput{Bucket: &s.o.Bucket, Key: &key}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		minAge          time.Duration
+		aborted, remain int
+	}{{time.Hour, 0, 2}, {0, 2, 0}, {0, 0, 0}} {
+		if n, err := s.AbortLeftovers(t.Context(), c.minAge); err != nil || n != c.aborted || uploads(t, s) != c.remain {
+			t.Errorf("older than %s: %d aborted, %d remain, %v", c.minAge, n, uploads(t, s), err)
+		}
+	}
+	if uploads(t, other) != 1 {
+		t.Error("another prefix's upload was aborted")
+	}
+}
+
+// TestUploadsAreBounded: however many put at once, the store's buffers are as
+// many as it was given, and objects in parts need no more.
+func TestUploadsAreBounded(t *testing.T) {
+	server := s3test.Start(t)
+	p := s3test.StartProxy(t, server.Endpoint, giveUp)
+	var now, most atomic.Int64
+	p.Plan(func(r s3test.Request) s3test.Fault {
+		if r.Is("UploadPart") || r.Is("PutObject") {
+			n := now.Add(1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			time.Sleep(5 * time.Millisecond)
+			now.Add(-1)
+		}
+		return s3test.None
+	})
+	s := openS3(t, server, p.Endpoint, "bounded", func(o *S3Options) { o.TransfersMax = 2 })
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			size := 1000 + i%2*3*partBytesMin
+			if err := s.Put(t.Context(), fmt.Sprintf("o-%d", i), iotestReader(random(uint64(i), size)), int64(size)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if most.Load() > 2 {
+		t.Errorf("%d uploads were in flight, want 2 at most", most.Load())
 	}
 }
