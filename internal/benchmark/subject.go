@@ -125,7 +125,7 @@ func (s *subject) kill() error {
 	if err := s.child.Process.Kill(); err != nil {
 		return fmt.Errorf("kill the server: %w", err)
 	}
-	<-s.exited
+	_ = <-s.exited // that it was killed
 	s.child = nil
 	return nil
 }
