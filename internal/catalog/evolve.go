@@ -41,6 +41,32 @@ func (c *Catalog) AddColumn(ctx context.Context, name Name, field record.Field) 
 	})
 }
 
+// Widen gives a column a type that holds every value of its present one: int
+// becomes long, a decimal gets more digits before its point. Files written
+// before are read as the new type.
+func (c *Catalog) Widen(ctx context.Context, name Name, column string, to record.Type) (*Table, error) {
+	return c.evolve(ctx, name, func(t *Table, tx *table.Transaction) error {
+		i := t.Schema.Index(column)
+		if i < 0 {
+			return fmt.Errorf("column %q: %w", column, ErrNotFound)
+		}
+		from := t.Schema.Fields[i].Type
+		if from == to {
+			return nil // another had it done
+		}
+		ok := from.Kind == record.Int && to.Kind == record.Long ||
+			from.Kind == record.Decimal && to.Kind == record.Decimal && to.Scale == from.Scale && to.Precision > from.Precision
+		if !ok {
+			return fmt.Errorf("%w: column %q of table %s: %s cannot be widened to %s", ErrInvalid, column, name, from, to)
+		}
+		typ, err := parseType(to.String())
+		if err != nil {
+			return fmt.Errorf("%w column %q: %w", ErrInvalid, column, err)
+		}
+		return tx.UpdateSchema(true, false).UpdateColumn([]string{column}, table.ColumnUpdate{FieldType: iceberg.Optional[iceberg.Type]{Val: typ, Valid: true}}).Commit()
+	})
+}
+
 // evolve commits a change of metadata that no requirement of Commit expresses.
 func (c *Catalog) evolve(ctx context.Context, name Name, change func(*Table, *table.Transaction) error) (*Table, error) {
 	if err := c.usable(true); err != nil {

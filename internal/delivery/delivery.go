@@ -97,6 +97,12 @@ type Destination interface {
 	Deliver(ctx context.Context, d Delivery) error
 }
 
+// Evolver is a Destination whose schema records may change.
+type Evolver interface {
+	// Evolve adds optional columns and widens others.
+	Evolve(ctx context.Context, add, widen []record.Field) error
+}
+
 // Documents keeps the stream definitions and flush plans.
 type Documents interface {
 	List(ctx context.Context, kind string) (map[string]json.RawMessage, error)
@@ -123,6 +129,9 @@ type Options struct {
 	Destination func(Config, catalog.Name) (Destination, error)
 	// Objects makes the destination of a stream's object lane, by its role.
 	Objects func(c Config, role string) (ObjectDestination, error)
+	// CreateTable makes a table with the columns, and its namespace, unless it is
+	// there.
+	CreateTable func(ctx context.Context, c Config, table catalog.Name, fields []record.Field) error
 	// Processor makes what Config.Processing defines.
 	Processor func(ctx context.Context, c Config) (Processor, error)
 	Errors    lake.Store // the error output of streams that name no bucket
@@ -188,6 +197,10 @@ type Config struct {
 	Failed *ObjectConfig `json:"failed,omitempty"`
 	// Backup keeps what producers sent.
 	Backup *ObjectConfig `json:"backup,omitempty"`
+	// Evolve lets records add columns to their table, and widen them.
+	Evolve bool `json:"evolve,omitempty"`
+	// CreateTables lets records make the table that they are for.
+	CreateTables bool `json:"create_tables,omitempty"`
 	// Processing defines what records go through before their destination.
 	Processing json.RawMessage `json:"processing,omitempty"`
 	CreatedAt  time.Time       `json:"created_at"`
@@ -199,7 +212,7 @@ type Config struct {
 
 // settle gives Tables its meaning.
 func (c *Config) settle() {
-	if c.Objects == nil && len(c.Tables) == 0 {
+	if c.Objects == nil && len(c.Tables) == 0 && !c.CreateTables {
 		c.Tables = []catalog.Name{{Namespace: c.Namespace, Table: c.Table}}
 	}
 }
@@ -211,7 +224,7 @@ func (c *Config) direct() bool { return c.Objects == nil && !c.staged() }
 // lanes. A table beside a backup counts: its rows are then decoded after the
 // log, because the backup needs the records as they came.
 func (c *Config) staged() bool {
-	return len(c.Processing) > 0 || c.Objects == nil && (c.Backup != nil || len(c.Tables) > 1)
+	return len(c.Processing) > 0 || c.Objects == nil && (c.Backup != nil || len(c.Tables) > 1 || c.Evolve || c.CreateTables)
 }
 
 // Manager holds the delivery streams of a data directory.
@@ -410,6 +423,7 @@ func (m *Manager) Update(ctx context.Context, name record.StreamName, version in
 	if err != nil {
 		return old, err
 	}
+	cfg.Tables = old.Tables // those that records made as well
 	cfg.Name, cfg.Incarnation, cfg.Namespace, cfg.Table = old.Name, old.Incarnation, old.Namespace, old.Table
 	cfg.CreatedAt, cfg.Version, cfg.UpdatedAt = old.CreatedAt, old.Version, old.UpdatedAt
 	if version != 0 {

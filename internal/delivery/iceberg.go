@@ -3,6 +3,7 @@ package delivery
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -39,6 +40,21 @@ func (d *Iceberg) State(ctx context.Context, key record.Key) (State, error) {
 		return State{}, fmt.Errorf("table %s: column %q has type %s, which a stream cannot fill: use boolean, int, long, decimal, double, string, date or timestamptz", d.Table, foreign[0].Name, foreign[0].Type)
 	}
 	return State{Schema: t.Schema, Schemas: t.FormerSchemas(), Sequence: t.Sequence, Partition: t.PartitionBy, Through: t.Through()[key]}, nil
+}
+
+// Evolve implements Evolver.
+func (d *Iceberg) Evolve(ctx context.Context, add, widen []record.Field) error {
+	for _, f := range add {
+		if _, err := d.Catalog.AddColumn(ctx, d.Table, f); err != nil && !errors.Is(err, catalog.ErrExists) {
+			return err
+		}
+	}
+	for _, f := range widen {
+		if _, err := d.Catalog.Widen(ctx, d.Table, f.Name, f.Type); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Deliver implements Destination.

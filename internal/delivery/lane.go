@@ -99,6 +99,25 @@ func (m *Manager) openTable(ctx context.Context, s *Stream, key record.Key, tabl
 	return l, nil
 }
 
+// advance moves the table's progress over records of which none is for it.
+// REQUIRES: the lane is not started.
+func (l *tableLane) advance(ctx context.Context, to record.Offset) error {
+	from := l.Through()
+	if to <= from {
+		return nil
+	}
+	err := l.dest.Deliver(ctx, Delivery{Key: l.key, From: from, To: to})
+	if err != nil { // the table tells the outcome
+		if st, serr := l.dest.State(ctx, l.key); serr != nil || st.Through != to {
+			return fmt.Errorf("begin the progress of %s: %w", l.table, err)
+		}
+	}
+	l.through.Store(uint64(to))
+	l.appended.Store(uint64(to))
+	l.tail.end = to
+	return nil
+}
+
 func (l *tableLane) log() record.Key { return l.key }
 
 // Through implements lane.

@@ -297,6 +297,7 @@ const (
 
 // routed are the documents of one table among a frame's outcomes.
 type routed struct {
+	name   catalog.Name
 	lane   *tableLane
 	docs   [][]byte
 	places []int32
@@ -320,12 +321,7 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 			case g.objects:
 				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedDocument, Data: o.Data, Keys: o.Keys})
 			default:
-				t, err := g.route(&tables, o.Table)
-				if err != nil {
-					failed++
-					st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedFailed, Code: codeNoTable, Message: err.Error()})
-					continue
-				}
+				t := g.route(&tables, o.Table)
 				t.docs, t.places = append(t.docs, o.Data), append(t.places, int32(place))
 			}
 		}
@@ -338,6 +334,24 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 		}
 	}
 	for _, t := range tables {
+		if err := g.open(ctx, t); err != nil {
+			var none *noTableError
+			if !errors.As(err, &none) {
+				release()
+				return err
+			}
+			for _, p := range t.places {
+				failed++
+				st.Entries = append(st.Entries, stagedEntry{Place: int(p), Kind: stagedFailed, Code: codeNoTable, Message: none.Error()})
+			}
+			continue
+		}
+		if g.s.Config().Evolve {
+			if err := g.evolve(ctx, t); err != nil {
+				release()
+				return err
+			}
+		}
 		res, err := g.rows(&st, &effect, f, t)
 		if err != nil {
 			release()
@@ -374,20 +388,72 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 	return g.m.o.Ledger.Apply(effect)
 }
 
-// route finds the rows of the outcome's table.
-func (g *stage) route(tables *[]*routed, name catalog.Name) (*routed, error) {
+// route finds the documents of an outcome's table.
+func (g *stage) route(tables *[]*routed, name catalog.Name) *routed {
+	if cfg := g.s.Config(); name == (catalog.Name{}) && len(cfg.Tables) == 1 {
+		name = cfg.Tables[0]
+	}
 	for _, t := range *tables {
-		if t.lane.table == name || name == (catalog.Name{}) && len(g.s.Config().Tables) == 1 {
-			return t, nil
+		if t.name == name {
+			return t
 		}
 	}
-	lane, err := g.s.tableOf(name)
-	if err != nil {
-		return nil, err
-	}
-	t := &routed{lane: lane}
+	t := &routed{name: name}
 	*tables = append(*tables, t)
-	return t, nil
+	return t
+}
+
+// noTableError says why records have no table.
+type noTableError struct{ err error }
+
+func (e *noTableError) Error() string { return e.err.Error() }
+
+// open finds the lane of the documents' table; where the stream may, it makes
+// the table. A *noTableError concerns these documents only.
+func (g *stage) open(ctx context.Context, t *routed) (err error) {
+	if t.lane, err = g.s.tableOf(t.name); err == nil {
+		return nil
+	}
+	if !g.s.Config().CreateTables || t.name == (catalog.Name{}) {
+		return &noTableError{err}
+	}
+	change := inferSchema(record.Schema{}, t.docs)
+	if len(change.add) == 0 {
+		return &noTableError{fmt.Errorf("the table %s does not exist, and no column of it can be told from the record", t.name)}
+	}
+	if t.lane, err = g.s.addTable(ctx, g.out, t.name, change.add); errors.Is(err, catalog.ErrInvalid) {
+		return &noTableError{err}
+	} else if err != nil {
+		return fmt.Errorf("make the table %s: %w", t.name, err)
+	}
+	return nil
+}
+
+// evolve changes the table so that it takes the documents, as far as it may.
+func (g *stage) evolve(ctx context.Context, t *routed) error {
+	e, ok := t.lane.dest.(Evolver)
+	for round := 0; ok && round < schemaChangesAtOnce; round++ {
+		b := g.decoder(t.lane).present().DecodeDocs(t.docs, 0)
+		asks := wants(b)
+		b.Release()
+		if !asks {
+			return nil
+		}
+		change := inferSchema(t.lane.layouts.present().Schema(), t.docs)
+		if change.empty() {
+			return nil
+		}
+		if err := e.Evolve(ctx, change.add, change.widen); errors.Is(err, catalog.ErrInvalid) { // the records fit or are rejected, as without
+			g.m.o.Logger.Warn("the schema was not changed", "stream", g.s.name, "table", t.name.String(), "err", err)
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("change the schema of %s: %w", t.name, err)
+		}
+		if err := t.lane.renew(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rows decodes one table's documents, asks the ledger about them, and adds
@@ -403,7 +469,7 @@ func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *led
 	}
 	if res != nil && len(res.Duplicates)+len(res.Conflicts) > 0 {
 		if rows := res.Conflicts; len(rows) > 0 {
-			c := &routed{lane: t.lane}
+			c := &routed{name: t.name, lane: t.lane}
 			for _, r := range rows {
 				c.docs, c.places = append(c.docs, t.docs[b.Doc[r]]), append(c.places, t.places[b.Doc[r]])
 			}

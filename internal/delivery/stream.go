@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,8 +153,17 @@ func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]
 func (s *Stream) openLanes(ctx context.Context, cfg Config, key record.Key, states map[string]json.RawMessage) error {
 	for i, t := range cfg.Tables {
 		l, err := s.m.openTable(ctx, s, key, t)
+		if cfg.CreateTables && errors.Is(err, catalog.ErrNotFound) { // until a record is for it
+			continue
+		}
 		if err != nil {
 			return err
+		}
+		if cfg.CreateTables {
+			// What the log has let go of was not for it: an open lane would have held it.
+			if err := l.advance(ctx, s.m.o.Log.Oldest(key)); err != nil {
+				return err
+			}
 		}
 		l.ordinal = i
 		s.lanes = append(s.lanes, l)
@@ -185,6 +195,54 @@ func (s *Stream) openLanes(ctx context.Context, cfg Config, key record.Key, stat
 		}
 	}
 	return nil
+}
+
+// tablesMax bounds the tables that a stream feeds.
+const tablesMax = 100
+
+// addTable makes a table, notes it in the stream's definition, and opens its
+// lane. key is whose log it follows.
+func (s *Stream) addTable(ctx context.Context, key record.Key, name catalog.Name, fields []record.Field) (*tableLane, error) {
+	s.definition.Lock()
+	defer s.definition.Unlock()
+	cfg := s.Config()
+	if s.deleted {
+		return nil, ErrNotFound
+	}
+	at := slices.Index(cfg.Tables, name)
+	if at < 0 {
+		if len(cfg.Tables) >= tablesMax {
+			return nil, &noTableError{fmt.Errorf("the stream feeds %d tables already, and the record is for another: %s", tablesMax, name)}
+		}
+		at = len(cfg.Tables)
+		cfg.Tables = append(slices.Clone(cfg.Tables), name)
+		body, err := json.Marshal(cfg)
+		if err != nil {
+			return nil, fmt.Errorf("encode stream %s: %w", s.name, err)
+		}
+		if err := s.m.o.Documents.Put(ctx, kindStream, string(s.name), body); err != nil {
+			return nil, fmt.Errorf("store stream %s: %w", s.name, err)
+		}
+		s.cfg.Store(&cfg)
+	}
+	if err := s.m.o.CreateTable(ctx, cfg, name, fields); err != nil {
+		return nil, err
+	}
+	l, err := s.m.openTable(ctx, s, key, name)
+	if err != nil {
+		return nil, err
+	}
+	// Nothing that was logged before is for the table: its progress begins here.
+	if err := l.advance(ctx, s.m.o.Log.Next(key)); err != nil {
+		return nil, err
+	}
+	l.ordinal = at
+	l.start()
+	s.lanesMu.Lock()
+	s.lanes = append(slices.Clone(s.lanes), l)
+	s.lanesMu.Unlock()
+	s.m.o.Logger.Info("table created for a stream", "stream", s.name, "table", name.String(), "columns", len(fields))
+	return l, nil
 }
 
 // The roles of object lanes: the destination itself, the error output of a

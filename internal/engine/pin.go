@@ -154,6 +154,11 @@ func (e *Engine) pinOnce(ctx context.Context, names []Name, at map[Name]At, fres
 			if err != nil {
 				return nil, err
 			}
+			t.release = tail.Release
+			if newer(tail, r.Relation.Schema.ID) {
+				p.tables[r.Name] = t // for its release
+				return nil, ErrTailMoved
+			}
 			t.addTail(tail)
 		}
 		p.tables[r.Name] = t
@@ -167,6 +172,12 @@ func (e *Engine) pinOnce(ctx context.Context, names []Name, at map[Name]At, fres
 		}
 	}
 	return p, nil
+}
+
+// newer reports whether the tail was written under a later schema than the one
+// that the table was loaded with: it may hold what that one does not.
+func newer(tail Tail, schema int) bool {
+	return slices.ContainsFunc(tail.Files, func(f TailFile) bool { return f.SchemaID > schema })
 }
 
 func (t *pinned) addTail(tail Tail) {

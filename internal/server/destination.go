@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -117,6 +118,28 @@ func bucketOf(arn *string) string {
 // table is delivery's destination of that kind.
 func (d *destinations) table(c delivery.Config, t catalog.Name) (delivery.Destination, error) {
 	return &delivery.Iceberg{Catalog: d.s.catalog, Lake: d.s.lake, FS: fsys.OS, Staging: d.s.dir("staging"), Table: t, Stream: c.Name}, nil
+}
+
+// createTable makes a table of a stream's records, which name its columns.
+func (d *destinations) createTable(ctx context.Context, _ delivery.Config, name catalog.Name, fields []record.Field) error {
+	if err := d.s.catalog.CreateNamespace(ctx, name.Namespace, nil); err != nil && !errors.Is(err, catalog.ErrExists) {
+		return err
+	}
+	fields = slices.Clone(fields)
+	for _, f := range []record.Field{
+		{Name: "record_stream", Type: record.Type{Kind: record.String}, Derive: record.RecordStream},
+		{Name: "record_offset", Type: record.Type{Kind: record.Long}, Derive: record.RecordOffset},
+		{Name: "arrived_at", Type: record.Type{Kind: record.TimestampTZ}, Derive: record.ArrivedAt},
+	} {
+		if !slices.ContainsFunc(fields, func(have record.Field) bool { return strings.EqualFold(have.Name, f.Name) }) {
+			fields = append(fields, f)
+		}
+	}
+	_, err := d.s.catalog.CreateTable(ctx, catalog.TableSpec{Name: name, Fields: fields})
+	if errors.Is(err, catalog.ErrExists) {
+		return nil
+	}
+	return err
 }
 
 func (d *destinations) prefix(name record.StreamName) *delivery.Prefix {
@@ -349,28 +372,29 @@ func (d *destinations) objectConfig(ctx context.Context, cfg *delivery.Config, c
 
 func (d *destinations) icebergConfig(ctx context.Context, cfg *delivery.Config, c *firehose.IcebergDestination) (err error) {
 	refuse := func(message string) error { return &firehose.Refusal{Kind: firehose.ErrInvalid, Message: message} }
-	switch {
-	case c.SchemaEvolution.On():
-		return refuse("SchemaEvolutionConfiguration is not supported by this version: change the table's columns by SQL.")
-	case c.TableCreation.On():
-		return refuse("TableCreationConfiguration is not supported by this version: create the table by SQL before the delivery stream.")
-	case len(c.Tables) == 0:
-		return refuse("DestinationTableConfigurationList must name at least one table: records are routed to the tables that it names.")
+	cfg.Evolve, cfg.CreateTables = c.SchemaEvolution.On(), c.TableCreation.On()
+	if len(c.Tables) == 0 && !cfg.CreateTables {
+		return refuse("DestinationTableConfigurationList must name at least one table, or TableCreationConfiguration be enabled: records are routed to the tables that it names.")
 	}
 	for _, t := range c.Tables {
 		if len(t.UniqueKeys) > 0 {
 			return refuse("DestinationTableConfigurationList.UniqueKeys is not supported by this version: records are appended, never updated or deleted.")
 		}
+		if cfg.CreateTables && t.PartitionSpec != nil && len(t.PartitionSpec.Identity) > 0 {
+			return refuse("DestinationTableConfigurationList.PartitionSpec is not supported with TableCreationConfiguration: create the partitioned table by SQL before the delivery stream.")
+		}
 		cfg.Tables = append(cfg.Tables, catalog.Name{Namespace: t.Database, Table: t.Table})
 	}
-	cfg.Namespace, cfg.Table = cfg.Tables[0].Namespace, cfg.Tables[0].Table
+	if len(cfg.Tables) > 0 {
+		cfg.Namespace, cfg.Table = cfg.Tables[0].Namespace, cfg.Tables[0].Table
+	}
 	cfg.SizeBytes, cfg.Interval = hints(c.BufferingHints)
 	failed := delivery.Target{Bucket: lakeBucket} // a pack's stream says nothing
 	if c.S3 != nil {
 		failed = s3Target(c.S3)
 	}
-	if p := c.Tables[0].ErrorPrefix; p != nil && failed.ErrorPrefix == nil {
-		failed.ErrorPrefix = p
+	if len(c.Tables) > 0 && c.Tables[0].ErrorPrefix != nil && failed.ErrorPrefix == nil {
+		failed.ErrorPrefix = c.Tables[0].ErrorPrefix
 	}
 	if failed.ErrorPrefix == nil {
 		failed.ErrorPrefix = new(string)

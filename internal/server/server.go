@@ -255,7 +255,7 @@ func (s *Server) openDelivery(ctx context.Context) error {
 	s.onClose(func(context.Context) error { s.destinations.close(); return nil })
 	s.delivery, err = delivery.Open(ctx, delivery.Options{
 		FS: fsys.OS, Dir: s.cfg.Data, Log: s.log, Ledger: s.ledger, Documents: documents{s.catalog}, Errors: s.lake,
-		Destination: s.destinations.table, Objects: s.destinations.objects, Processor: s.destinations.processor, Bucket: s.destinations.bucket,
+		Destination: s.destinations.table, Objects: s.destinations.objects, Processor: s.destinations.processor, CreateTable: s.destinations.createTable, Bucket: s.destinations.bucket,
 		Calendar: columnar.CalendarOf(s.pack.Calendar), Logger: s.logger, Registerer: s.metrics,
 		TailInterval: time.Duration(d.TailInterval), CheckpointInterval: time.Duration(d.CheckpointInterval),
 		QueueRows: d.QueueRows, LagRows: d.LagRows, PutWait: time.Duration(d.PutWait),

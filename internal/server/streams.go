@@ -49,10 +49,12 @@ func changeable(old, next *delivery.Config) error {
 	switch {
 	case (old.Objects == nil) != (next.Objects == nil):
 		return refuse("The destination's type cannot be changed: create another delivery stream.")
-	case old.Objects == nil && (old.Namespace != next.Namespace || old.Table != next.Table || len(old.Tables) > 0 && !slices.Equal(old.Tables, next.Tables)):
+	case old.Objects == nil && (old.Namespace != next.Namespace || old.Table != next.Table || len(old.Tables) > 0 && !old.CreateTables && !slices.Equal(old.Tables, next.Tables)):
 		return refuse("The stream feeds the table %s.%s, which cannot be changed: create another stream for %s.%s.", old.Namespace, old.Table, next.Namespace, next.Table)
 	case !bytes.Equal(old.Processing, next.Processing):
 		return refuse("ProcessingConfiguration cannot be changed: create another delivery stream, and let producers put there.")
+	case old.Evolve != next.Evolve || old.CreateTables != next.CreateTables:
+		return refuse("SchemaEvolutionConfiguration and TableCreationConfiguration cannot be changed: create another delivery stream.")
 	case (old.Backup == nil) != (next.Backup == nil):
 		return refuse("S3BackupMode cannot be changed: create another delivery stream.")
 	}
