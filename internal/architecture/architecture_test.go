@@ -46,6 +46,7 @@ var confined = map[string][]string{
 	"github.com/goccy/go-yaml":                                {"internal/server", "internal/calendar", "packs"},
 	"github.com/cloudwego/base64x":                            {"internal/firehose", "internal/producer"},
 	"github.com/klauspost/compress":                           {"internal/columnar"},
+	"github.com/klauspost/cpuid":                              {"internal/auth"},
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"internal/console"},
 }
 
