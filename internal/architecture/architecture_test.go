@@ -51,6 +51,7 @@ var confined = map[string][]string{
 	"github.com/cloudwego/base64x":                            {"internal/firehose", "internal/producer"},
 	"github.com/itchyny/gojq":                                 {"internal/jq"},
 	"github.com/klauspost/compress":                           {"internal/columnar", "internal/object"},
+	"github.com/klauspost/cpuid":                              {"internal/auth"},
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"internal/console"},
 }
 

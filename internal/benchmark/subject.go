@@ -125,8 +125,11 @@ func (s *subject) kill() error {
 	if err := s.child.Process.Kill(); err != nil {
 		return fmt.Errorf("kill the server: %w", err)
 	}
-	_ = <-s.exited // that it was killed
+	err := <-s.exited
 	s.child = nil
+	if err == nil {
+		return errors.New("the server ended by itself before it could be killed")
+	}
 	return nil
 }
 
