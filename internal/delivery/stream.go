@@ -46,6 +46,7 @@ type Stream struct {
 	direct *tableLane             // nil: records are logged as they came
 	intake atomic.Pointer[intake] // of direct
 
+	quota     bucket
 	replaying sync.Mutex // one Replay at a time
 
 	mu      sync.Mutex // makes the lanes' queues' order the log's
@@ -121,6 +122,9 @@ func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]
 	s := &Stream{m: m, name: cfg.Name, key: record.Key{Incarnation: cfg.Incarnation}}
 	s.cfg.Store(&cfg)
 	s.ids = record.NewIDs(s.key)
+	if m.o.Quota != nil {
+		s.quota.quota = m.o.Quota(string(cfg.Name))
+	}
 	if cfg.direct() {
 		l, err := m.openTable(ctx, s, s.key, cfg.Tables[0])
 		if err != nil {
@@ -430,6 +434,10 @@ func (s *Stream) settle(ctx context.Context) error {
 // Put stores documents: when it returns nil every one of them is on disk. On an
 // error some of them may be: the producer sends all again.
 func (s *Stream) Put(ctx context.Context, docs Docs) (Receipt, error) {
+	if err := s.quota.take(s.m.o.Now(), len(docs.Ends), len(docs.Arena)); err != nil {
+		s.m.metrics.throttled(s.name)
+		return Receipt{}, err
+	}
 	if err := s.room(ctx); err != nil {
 		return Receipt{}, err
 	}

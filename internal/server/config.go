@@ -6,16 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/lake"
 )
 
@@ -93,6 +96,23 @@ type DeliveryConfig struct {
 	LagRows            int      `yaml:"lag_rows"`
 	PutWait            Duration `yaml:"put_wait"`
 	InflightBytes      Size     `yaml:"inflight_bytes"`
+	// Quotas bound what a stream takes, by its name; "*" is every other.
+	Quotas map[string]QuotaConfig `yaml:"quotas"`
+}
+
+// QuotaConfig bounds a stream's puts a second; 0 is no bound.
+type QuotaConfig struct {
+	Records int64 `yaml:"records"`
+	Bytes   Size  `yaml:"bytes"`
+}
+
+// quota is the bound of a stream.
+func (c *DeliveryConfig) quota(stream string) delivery.Quota {
+	q, ok := c.Quotas[stream]
+	if !ok {
+		q = c.Quotas["*"]
+	}
+	return delivery.Quota{RecordsPerSecond: q.Records, BytesPerSecond: int64(q.Bytes)}
 }
 
 // EngineConfig bounds DuckDB.
@@ -239,6 +259,8 @@ func (c *Config) Check() error {
 		return err
 	}
 	switch {
+	case slices.ContainsFunc(slices.Collect(maps.Values(c.Delivery.Quotas)), func(q QuotaConfig) bool { return q.Records < 0 }):
+		return errors.New("delivery.quotas: records: not below 0, which is no bound")
 	case c.Delivery.TailInterval <= 0:
 		return errors.New("delivery.tail_interval: must be above 0")
 	case c.Engine.Memory < 64<<20:

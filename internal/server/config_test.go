@@ -71,6 +71,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"level", "logging: {level: loud}", "level"},
 		{"deadline", "close: {deadline: dawn}", "HH:MM"},
 		{"memory", "engine: {memory: 1MiB}", "64MiB"},
+		{"a quota below nothing", "delivery: {quotas: {executions: {records: -1}}}", "delivery.quotas"},
 		{"keys of S3 without S3", "lake: {endpoint: 'https://s3.example.org'}", "lake.endpoint"},
 		{"a secret without S3", "lake: {secret_access_key: x}", "lake.secret_access_key"},
 		{"a lake that is no S3", "lake: {url: /var/lake}", "s3://BUCKET"},

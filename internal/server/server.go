@@ -258,7 +258,7 @@ func (s *Server) openDelivery(ctx context.Context) error {
 		Destination: s.destinations.table, Objects: s.destinations.objects, Processor: s.destinations.processor, CreateTable: s.destinations.createTable, Bucket: s.destinations.bucket,
 		Calendar: columnar.CalendarOf(s.pack.Calendar), Logger: s.logger, Registerer: s.metrics,
 		TailInterval: time.Duration(d.TailInterval), CheckpointInterval: time.Duration(d.CheckpointInterval),
-		QueueRows: d.QueueRows, LagRows: d.LagRows, PutWait: time.Duration(d.PutWait),
+		Quota: d.quota, QueueRows: d.QueueRows, LagRows: d.LagRows, PutWait: time.Duration(d.PutWait),
 	})
 	if err != nil {
 		return fmt.Errorf("open delivery: %w", err)
