@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check lint fmt race bench fuzz interop alerts clean bench-peers
+.PHONY: build demo test check lint fmt race bench fuzz interop alerts modules clean bench-peers
 
 build: ## build bin/tapehouse
 	@mkdir -p $(BIN)
@@ -27,6 +27,9 @@ interop: ## clients that are fetched first: the PostgreSQL JDBC driver (Java and
 
 alerts: ## the alert rules, evaluated by Prometheus's own library (a module of its own; what it reads lies outside, so no cache)
 	cd tools/alerts && $(GO) test -count=1 ./...
+
+modules: ## the benchmarks' peers, which live in a module of their own, build and read what we write
+	cd bench && $(GO) vet ./... && $(GO) test ./...
 
 race: ## the same under the race detector
 	$(GO) test -race -timeout 40m ./internal/...
