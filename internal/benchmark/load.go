@@ -181,7 +181,7 @@ func probe(ctx context.Context, conn *pgx.Conn, lanes []*lane, stop <-chan struc
 		case err != nil:
 			return took, fmt.Errorf("freshness query: %w", err)
 		case rows != 1:
-			return took, fmt.Errorf("%w: %d rows of source %s, sequence %d", errInvisible, rows, ln.source.name, seq)
+			return took, fmt.Errorf("%w: %d rows of source %s, sequence %d; %s", errInvisible, rows, ln.source.name, seq, later(ctx, conn, ln.source.name, seq))
 		}
 		took = append(took, time.Since(asked))
 	}
@@ -285,3 +285,24 @@ func (l *loaded) documentBytes() float64 { return float64(l.bytes) / float64(max
 
 func (l *loaded) ackQuantiles() quantiles   { return quantilesOf(slices.Clone(l.acks)) }
 func (l *loaded) freshQuantiles() quantiles { return quantilesOf(slices.Clone(l.fresh)) }
+
+// later says when a query sees a record that one did not see, to tell what is
+// late from what is lost.
+func later(ctx context.Context, conn *pgx.Conn, source string, seq int64) string {
+	began := time.Now()
+	for range 40 {
+		var rows int
+		if err := conn.QueryRow(ctx, "SELECT count(*) FROM bench.trades WHERE source = $1 AND seq = $2", source, seq).Scan(&rows); err != nil {
+			return "then the query failed: " + err.Error()
+		}
+		if rows == 1 {
+			return fmt.Sprintf("a query saw it %s later", time.Since(began).Round(time.Millisecond))
+		}
+		select {
+		case <-ctx.Done():
+			return "then the run ended"
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+	return fmt.Sprintf("%s later it was not to be seen either", time.Since(began).Round(time.Second))
+}
