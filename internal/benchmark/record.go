@@ -219,6 +219,7 @@ func two(b []byte, v uint64) { copy(b[:2], pairs[2*v:2*v+2]) }
 
 // nine writes v < 10⁹ as nine digits.
 func nine(b []byte, v uint64) {
+	v %= 1_000_000_000 // order numbers of a long run begin again, instead of becoming no digits
 	b = b[:9]
 	high, low := v/10_000, v%10_000
 	two(b[7:], low%100)
