@@ -12,6 +12,7 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/prefix"
+	"github.com/tapehouse/tapehouse/internal/serde"
 )
 
 // Transform is a function of the user's over records: a service, or a query.
@@ -232,8 +233,8 @@ func (p *Pipeline) parts(data []byte) ([][]byte, error) {
 }
 
 func (s *Split) apply(data []byte) ([][]byte, error) {
-	var out [][]byte
 	if len(s.Delimiter) > 0 {
+		var out [][]byte
 		for part := range bytes.SplitSeq(data, s.Delimiter) {
 			if len(part) > 0 {
 				out = append(out, part)
@@ -244,19 +245,7 @@ func (s *Split) apply(data []byte) ([][]byte, error) {
 		}
 		return out, nil
 	}
-	d := json.NewDecoder(bytes.NewReader(data))
-	for len(out) <= piecesMax {
-		var doc json.RawMessage
-		err := d.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("document %d of the record is not JSON: %w", len(out)+1, err)
-		}
-		out = append(out, doc)
-	}
-	return out, nil
+	return serde.Documents(data)
 }
 
 // messages takes the messages out of an envelope of CloudWatch Logs; a control
