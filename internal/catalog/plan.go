@@ -48,6 +48,16 @@ type DataFile struct {
 	seq int64
 }
 
+// Range gives the bounds of a column's values, nil if they are not known.
+func (f *DataFile) Range(fieldID int) (lower, upper []byte) {
+	for i := range f.Columns {
+		if c := &f.Columns[i]; c.FieldID == fieldID {
+			return c.Lower, c.Upper
+		}
+	}
+	return nil, nil
+}
+
 // DeleteFile is a Parquet file of positions deleted from data files: columns
 // file_path (the data file's location as in the metadata, see DataFile.URI) and pos.
 type DeleteFile struct {

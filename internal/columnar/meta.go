@@ -36,6 +36,16 @@ type FileMeta struct {
 	footer *footer // nil for one that was not made here: Concat reads it then
 }
 
+// Range gives the bounds of a column's values, nil if they are not known.
+func (m *FileMeta) Range(fieldID int) (lower, upper []byte) {
+	for i := range m.Columns {
+		if c := &m.Columns[i]; c.FieldID == fieldID {
+			return c.Lower, c.Upper
+		}
+	}
+	return nil, nil
+}
+
 // ReadMeta reads the description of a file that this package wrote, of size
 // bytes, from its footer.
 func ReadMeta(r io.ReaderAt, size int64) (FileMeta, error) {

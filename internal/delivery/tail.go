@@ -211,8 +211,9 @@ func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector
 		pins = append(pins, held{&l.tail, entries})
 		out.Through[l.key] = visible
 		for _, e := range entries {
-			for _, f := range e.files {
-				out.Files = append(out.Files, engine.TailFile{Path: f.Path, SchemaID: f.Meta.SchemaID, Rows: f.Meta.Rows})
+			for i := range e.files {
+				f := &e.files[i]
+				out.Files = append(out.Files, engine.TailFile{Path: f.Path, SchemaID: f.Meta.SchemaID, Rows: f.Meta.Rows, Ranges: &f.Meta})
 			}
 		}
 	}

@@ -91,6 +91,7 @@ type Engine struct {
 	relations  *relations
 	statements *lru.Cache[string, *boundStatement]
 	templates  *lru.Cache[string, *template]
+	mentions   *lru.Cache[string, []reference]
 	divisions  *divisions
 
 	mu     sync.Mutex
@@ -129,6 +130,9 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 		return nil, fmt.Errorf("register engine metrics: %w", err)
 	}
 	if e.statements, err = lru.New[string, *boundStatement](o.StatementCacheMax); err != nil {
+		return nil, fmt.Errorf("open engine: statement cache: %w", err)
+	}
+	if e.mentions, err = lru.New[string, []reference](o.StatementCacheMax); err != nil {
 		return nil, fmt.Errorf("open engine: statement cache: %w", err)
 	}
 	if e.templates, err = lru.New[string, *template](o.StatementCacheMax); err != nil {

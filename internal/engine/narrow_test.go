@@ -2,17 +2,22 @@ package engine
 
 import (
 	"fmt"
+	"math/big"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/record"
 )
 
 // narrowHouse is an engine with four trade dates, 2026-11-20 to 23, of ten rows
-// each, and a file of no date: as local files, and as files of a lake elsewhere.
-func narrowHouse(t *testing.T) (e *Engine, f *fakeFiles, local, remote Relation) {
+// each, and a file of two dates or none: as local files, and as files of a lake
+// elsewhere, with ranges of their other columns or without.
+func narrowHouse(t *testing.T, ranges bool) (e *Engine, f *fakeFiles, local, remote Relation) {
 	f = &fakeFiles{held: map[string]int{}}
 	e, dir := newEngine(t, func(o *Options) {
 		root := filepath.Dir(o.AllowedDirs[0])
@@ -30,12 +35,16 @@ func narrowHouse(t *testing.T) (e *Engine, f *fakeFiles, local, remote Relation)
 		if d == 4 {
 			date = "CASE WHEN i % 2 = 0 THEN DATE '2026-11-22' END"
 		}
-		sql := fmt.Sprintf(`SELECT i + %d AS id, 'S' || i AS symbol, CAST(i AS DECIMAL(18,4)) AS price, CAST(i AS INTEGER) AS qty, %s AS trade_date, TIMESTAMPTZ '2026-11-23 14:30:00+00' AS executed_at FROM range(10) t(i)`, 10*d, date)
+		sql := fmt.Sprintf(`SELECT i + %d AS id, 'S' || chr(97 + (%[1]d + i)::INTEGER // 2) || repeat('-', 20) || i AS symbol, CAST(i * i - 2.25 * %[2]d AS DECIMAL(18,4)) AS price, CAST(i - %[2]d AS INTEGER) AS qty,
+			%s AS trade_date, TIMESTAMPTZ '2026-11-23 14:30:00.000001+00' + INTERVAL 1 HOUR * (i + 3 * %[2]d) AS executed_at FROM range(10) t(i)`, 10*d, d, date)
 		x, err := e.Export(t.Context(), Query{SQL: sql}, ExportSpec{Path: filepath.Join(dir, name), Schema: trades})
 		if err != nil {
 			t.Fatal(err)
 		}
 		file := File{Path: filepath.Join(dir, name), Rows: x.Rows}
+		if ranges {
+			file.Ranges = rangesOf(t, file.Path)
+		}
 		if d < 4 {
 			day := day0 + d
 			file.PartitionTradeDate = &day
@@ -47,12 +56,31 @@ func narrowHouse(t *testing.T) (e *Engine, f *fakeFiles, local, remote Relation)
 	return e, f, local, remote
 }
 
+// rangesOf reads a file's bounds as a commit does.
+func rangesOf(t *testing.T, path string) Ranges {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := columnar.MetaFromParquet(f, info.Size(), trades)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &m
+}
+
 const day0 = int32(20_777) // 2026-11-20
 
 // TestNarrow: a statement brings the files here that its conditions on the
 // partition column leave, and its rows are those that all files give.
 func TestNarrow(t *testing.T) {
-	e, f, local, remote := narrowHouse(t)
+	e, f, local, remote := narrowHouse(t, false)
 	tags := Name{"equities", "tags"}
 	s := newSession(t, e)
 	for _, c := range []struct {
@@ -80,7 +108,7 @@ func TestNarrow(t *testing.T) {
 		{`SELECT id FROM equities.executions WHERE trade_date = CAST($1 AS DATE) AND qty >= $2 ORDER BY 1`, []any{Date(day0 + 3), int64(2)}, "34"},
 		{`SELECT id FROM equities.executions WHERE trade_date = (SELECT max(trade_date) FROM equities.executions) ORDER BY 1`, nil, "01234"},
 		// The same table twice: what both want.
-		{`SELECT id FROM equities.executions WHERE trade_date = '2026-11-20' UNION ALL SELECT id FROM equities.executions WHERE trade_date = '2026-11-22' ORDER BY 1`, nil, "0124"},
+		{`SELECT id FROM equities.executions WHERE trade_date = '2026-11-20' UNION ALL SELECT id FROM equities.executions WHERE trade_date = '2026-11-22' ORDER BY 1`, nil, "024"},
 		{`SELECT id FROM equities.executions WHERE trade_date = '2026-11-20' AND qty IN (SELECT qty FROM equities.executions) ORDER BY 1`, nil, "01234"},
 		{`WITH x AS (SELECT * FROM equities.executions WHERE trade_date = '2026-11-20') SELECT id FROM x WHERE trade_date > '2000-01-01' ORDER BY 1`, nil, "04"},
 		// A condition outside of a subquery is not looked at.
@@ -145,7 +173,7 @@ func TestNarrow(t *testing.T) {
 // TestNarrowIsNeverWrong: random statements give the same rows from the files
 // that they choose as from all.
 func TestNarrowIsNeverWrong(t *testing.T) {
-	e, f, local, remote := narrowHouse(t)
+	e, f, local, remote := narrowHouse(t, true)
 	r := rand.New(rand.NewPCG(1, 2))
 	pick := func(of ...string) string { return of[r.IntN(len(of))] }
 	date := func() string {
@@ -154,6 +182,28 @@ func TestNarrowIsNeverWrong(t *testing.T) {
 			return "DATE '" + d + "' + 1"
 		}
 		return pick("'"+d+"'", "DATE '"+d+"'", "CAST('"+d+"' AS DATE)")
+	}
+	order := []string{" = ", " < ", " <= ", " > ", " >= ", " <> ", " IS DISTINCT FROM "}
+	other := func(table string) string {
+		number := func() string {
+			return pick(fmt.Sprint(r.IntN(60)), fmt.Sprint(r.IntN(60)), fmt.Sprintf("%d.%d", r.IntN(60), r.IntN(30)), fmt.Sprintf("%d::BIGINT", r.IntN(60)), fmt.Sprintf("-%d", r.IntN(9)), fmt.Sprintf("%d.5e0", r.IntN(60)),
+				fmt.Sprintf("'%d'", r.IntN(60)), "NULL", fmt.Sprintf("CAST(%d.5 AS DECIMAL(4,1))", r.IntN(60)), fmt.Sprintf("CAST(%d.5 AS INTEGER)", r.IntN(60)), fmt.Sprintf("$1 + %d", r.IntN(9)), "$1")
+		}
+		switch r.IntN(4) {
+		case 0:
+			text := func() string {
+				return pick(fmt.Sprintf("'S%c'", 'a'+r.IntN(26)), fmt.Sprintf("'S%c--------------------%d'", 'a'+r.IntN(26), r.IntN(10)), "''", "'é'", "CAST('Sd' AS VARCHAR)", "NULL", "$2")
+			}
+			return pick(table+"symbol"+pick(order...)+text(), text()+pick(order...)+table+"symbol", table+"symbol IN ("+text()+", "+text()+")", table+"symbol BETWEEN "+text()+" AND "+text(), table+"symbol LIKE 'S%'")
+		case 1:
+			at := func() string {
+				return pick(fmt.Sprintf("TIMESTAMPTZ '2026-11-%d %02d:30:00+00'", 23+r.IntN(2), r.IntN(24)), fmt.Sprintf("TIMESTAMPTZ '2026-11-23 %02d:30:00.000001+02:30'", r.IntN(24)),
+					"'2026-11-24'", "TIMESTAMP '2026-11-24 01:02:03'", "$3", "now()")
+			}
+			return table + "executed_at" + pick(order...) + at()
+		}
+		column := pick("id", "qty", "price")
+		return pick(table+column+pick(order...)+number(), number()+pick(order...)+table+column, table+column+" IN ("+number()+", "+number()+")", table+column+" BETWEEN "+number()+" AND "+number(), table+column+" + 1 < "+number())
 	}
 	var condition func(table string, depth int) string
 	condition = func(table string, depth int) string {
@@ -173,6 +223,8 @@ func TestNarrowIsNeverWrong(t *testing.T) {
 			return c + pick(" IS NULL", " IS NOT NULL", " IS DISTINCT FROM "+date(), " IS NOT DISTINCT FROM "+date())
 		case n == 8:
 			return table + "qty " + pick("<", ">", "=") + fmt.Sprint(r.IntN(10))
+		case n >= 14 && n < 18:
+			return other(table)
 		case n == 9:
 			return "coalesce(" + c + ", DATE '2026-11-21') = " + date()
 		case n < 14:
@@ -194,15 +246,25 @@ func TestNarrowIsNeverWrong(t *testing.T) {
 		return "SELECT id FROM equities.executions WHERE " + condition("", 3)
 	}
 	narrowed, refused := 0, 0
-	for range 400 {
+	for range 700 {
 		sql := "SELECT count(*), md5(string_agg(q::VARCHAR, ',' ORDER BY q::VARCHAR)) FROM (" + statement() + ") AS q"
 		all, pin := NewPin(map[Name]Relation{tradesName: local}), NewPin(map[Name]Relation{tradesName: remote})
 		internal, err := e.InternalSession(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, wantErr := collectRows(t.Context(), internal, Query{SQL: sql, Pin: all})
-		have, err := collectRows(t.Context(), internal, Query{SQL: sql, Pin: pin})
+		var args []any // as many as the statement has: $1 is a number, $2 a text, $3 a time
+		for i, a := range []any{[]any{int64(r.IntN(60)), Decimal{big.NewInt(int64(r.IntN(6000))), 2}, int32(r.IntN(9))}[r.IntN(3)], fmt.Sprintf("S%c-", 'a'+r.IntN(26)), TimestampTZ(1_795_444_200_000_000 + 3600_000_000*int64(r.IntN(30)))} {
+			if strings.Contains(sql, fmt.Sprintf("$%d", i+1)) {
+				for len(args) < i {
+					args = append(args, nil)
+					sql += fmt.Sprintf(" WHERE $%d::VARCHAR IS NULL", len(args))
+				}
+				args = append(args, a)
+			}
+		}
+		want, wantErr := collectRows(t.Context(), internal, Query{SQL: sql, Pin: all, Args: args})
+		have, err := collectRows(t.Context(), internal, Query{SQL: sql, Pin: pin, Args: args})
 		if (err == nil) != (wantErr == nil) || !slices.Equal(have, want) {
 			t.Errorf("%s\n  all files give %q, %v\n  have %q, %v", sql, want, wantErr, have, err)
 		}
@@ -216,8 +278,54 @@ func TestNarrowIsNeverWrong(t *testing.T) {
 		all.Release()
 		pin.Release()
 	}
-	t.Logf("%d of 400 statements were narrowed, %d refused", narrowed, refused)
-	if narrowed < 60 || refused > 150 {
-		t.Errorf("%d of 400 statements were narrowed, %d refused: the test proves little", narrowed, refused)
+	t.Logf("%d of 700 statements were narrowed, %d refused", narrowed, refused)
+	if narrowed < 100 || refused > 250 {
+		t.Errorf("%d of 700 statements were narrowed, %d refused: the test proves little", narrowed, refused)
+	}
+}
+
+type fakeRanges struct{ lower, upper []byte }
+
+func (f fakeRanges) Range(fieldID int) (lower, upper []byte) {
+	if fieldID != 7 {
+		return nil, nil
+	}
+	return f.lower, f.upper
+}
+
+// TestRangeEnds: both ends of a file's range belong to it.
+func TestRangeEnds(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		kind         record.Kind
+		lower, upper []byte
+		inside, out  []any // int64, or string
+	}{
+		{"int", record.Int, []byte{0xfe, 0xff, 0xff, 0xff}, []byte{5, 0, 0, 0}, []any{int64(-2), int64(0), int64(5)}, []any{int64(-3), int64(6)}},
+		{"long of a file with ints", record.Long, []byte{1, 0, 0, 0}, []byte{0, 0, 0, 0, 1, 0, 0, 0}, []any{int64(1), int64(1) << 32}, []any{int64(0), int64(1)<<32 + 1}},
+		{"decimal", record.Decimal, []byte{0x80}, []byte{0x00, 0xff}, []any{int64(-128), int64(255)}, []any{int64(-129), int64(256)}},
+		{"text", record.String, []byte("b"), []byte("dz"), []any{"b", "ba", "dz"}, []any{"a", "az", "dza", "é"}},
+		{"text from the empty one on", record.String, []byte{}, []byte("a"), []any{"", "a"}, []any{"b"}},
+		{"no bounds", record.Long, nil, nil, []any{int64(0)}, nil},
+		{"bounds of no such type", record.Long, []byte{1, 2}, []byte{3, 4}, []any{int64(1 << 40)}, nil},
+	} {
+		f := &File{Ranges: fakeRanges{c.lower, c.upper}}
+		check := func(v any, want bool) {
+			k := &comparison{fieldID: 7, kind: c.kind}
+			if text, ok := v.(string); ok {
+				k.fromText, k.toText = text, text
+			} else {
+				k.from, k.to = v.(int64), v.(int64)
+			}
+			if k.may(f) != want {
+				t.Errorf("%s: %v may be there: %t", c.name, v, !want)
+			}
+		}
+		for _, v := range c.inside {
+			check(v, true)
+		}
+		for _, v := range c.out {
+			check(v, false)
+		}
 	}
 }

@@ -54,6 +54,7 @@ type TailFile struct {
 	Path     string
 	SchemaID int
 	Rows     int64
+	Ranges   Ranges // nil: nothing is known of the columns
 }
 
 // tailAttempts bounds how often a pin is retried when commits overtake it. A
@@ -193,7 +194,7 @@ func (t *pinned) addTail(tail Tail) {
 	files := make([]File, 0, len(t.relation.Files)+len(tail.Files))
 	files = append(files, t.relation.Files...)
 	for _, f := range tail.Files {
-		files = append(files, File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID})
+		files = append(files, File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, Ranges: f.Ranges})
 		if t.version != "" {
 			t.version += "\x00" + f.Path
 		}

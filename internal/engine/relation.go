@@ -42,6 +42,7 @@ type File struct {
 	// means Path.
 	Deletes []string
 	URI     string
+	Ranges  Ranges // nil: nothing is known of the columns
 }
 
 // Relation is what a table reference stands for: a schema over files. Columns

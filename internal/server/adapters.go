@@ -73,8 +73,9 @@ func (t tables) resolve(ctx context.Context, name engine.Name, tab *catalog.Tabl
 // relationFiles converts a plan's files.
 func relationFiles(files []catalog.DataFile) []engine.File {
 	out := make([]engine.File, len(files))
-	for i, f := range files {
-		out[i] = engine.File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, URI: f.URI()}
+	for i := range files {
+		f := &files[i]
+		out[i] = engine.File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, URI: f.URI(), Ranges: f}
 		if f.Partition.Has {
 			d := f.Partition.Value
 			out[i].PartitionTradeDate = &d
