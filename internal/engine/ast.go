@@ -148,6 +148,7 @@ type rewriter struct {
 	bound map[[3]string]bool
 
 	inferred map[int]Type // of $i, from CAST($i AS t)
+	products []product    // that the statement calls
 
 	dotted []object        // column references of three or more parts
 	plain  map[string]bool // "schema.table", in lower case, of tables without an alias
@@ -340,7 +341,9 @@ func (r *rewriter) expression(class string, n object, s *scope) (any, error) {
 	case "FUNCTION", "WINDOW":
 		name := strings.ToLower(str(n, "function_name"))
 		// A window function without a name of its own is told by its type.
-		if !r.trusted && name != "" && !functionsAllowed[name] {
+		if p, ok := productOf(name); ok {
+			r.products = append(r.products, p)
+		} else if !r.trusted && name != "" && !functionsAllowed[name] {
 			return nil, r.deny("function "+name, n)
 		}
 		if !r.trusted && (class == "FUNCTION" && name == "" || n["export_state"] == true) {

@@ -93,6 +93,7 @@ type Engine struct {
 	templates  *lru.Cache[string, *template]
 	mentions   *lru.Cache[string, []reference]
 	divisions  *divisions
+	products   *products
 
 	mu     sync.Mutex
 	idle   []*conn
@@ -170,6 +171,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 		}
 	}
 	e.divisions = &divisions{registered: map[division]bool{}}
+	e.products = &products{registered: map[product]bool{}}
 	e.log.Info("engine opened", "duckdb_version", bindings.LibraryVersion(), "memory_limit_bytes", o.MemoryLimitBytes, "threads", o.Threads)
 	return e, nil
 }

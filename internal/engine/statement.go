@@ -190,6 +190,9 @@ func (e *Engine) rewrite(ctx context.Context, c *conn, q Query, temps map[string
 	if err := r.statement(tree); err != nil {
 		return nil, nil, err
 	}
+	if err := e.products.need(c, r.products); err != nil {
+		return nil, nil, err
+	}
 	b.inferred, t.inferred = r.inferred, r.inferred
 	if b.text, err = c.render(ctx, tree); err != nil {
 		return nil, nil, err

@@ -3,6 +3,8 @@ package warehouse
 import (
 	"strconv"
 	"strings"
+
+	"github.com/tapehouse/tapehouse/internal/engine"
 )
 
 func itoa(i int) string { return strconv.Itoa(i) }
@@ -159,6 +161,9 @@ func (r *rewriter) function(s *scope, n node) (node, sqlType, error) {
 		return nil, sqlType{}, errorf(codeUndefinedFunction, "function %s.%s does not exist", schema, name).at(r.src.position(location(n)))
 	}
 	n["catalog"] = ""
+	if engine.IsProductName(name) { // only decimalArithmetic knows that its result fits
+		return nil, sqlType{}, errorf(codeUndefinedFunction, "function %s does not exist", name).hint("docs/sql.md lists the functions").at(r.src.position(location(n)))
+	}
 	if f, ok := rawHandlers[name]; ok {
 		return f(r, s, n, nil)
 	}

@@ -2,6 +2,8 @@ package warehouse
 
 import (
 	"strings"
+
+	"github.com/tapehouse/tapehouse/internal/engine"
 )
 
 // Exact numerics. Division and avg are made exact by the engine, which knows
@@ -121,7 +123,10 @@ func (r *rewriter) decimalArithmetic(n node, op string, a, b operand) (node, sql
 				hint("round one factor first, for instance round(x, 8)").at(r.src.position(location(n)))
 		}
 		if narrow && da.precision+db.precision > 18 {
-			widen()
+			// The type is that of DuckDB's product of 19 digits and the other's.
+			t = decimal(19+db.precision, da.scale+db.scale)
+			name := engine.ProductName(da.scale, db.scale, t.precision)
+			return place(call(name, castTo(a.n, decimal(18, da.scale)), castTo(b.n, decimal(18, db.scale))), n), t, nil
 		}
 		t = decimal(min(da.precision+db.precision, decimalDigitsMax), da.scale+db.scale)
 	case "+", "-":
