@@ -206,6 +206,9 @@ func (o *Options) settings() ([]string, error) {
 		"SET GLOBAL default_null_order = 'nulls_last_on_asc_first_on_desc'",
 		// Data files never change, so their footers are read once.
 		"SET GLOBAL parquet_metadata_cache = true",
+		// The page cache has the files' bytes. DuckDB's own copies of them stay
+		// until the memory limit is reached, those of deleted tail files too.
+		"SET GLOBAL enable_external_file_cache = false",
 		"SET GLOBAL autoinstall_known_extensions = false",
 		"SET GLOBAL autoload_known_extensions = false",
 		"SET GLOBAL allow_community_extensions = false",

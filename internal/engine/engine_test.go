@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -227,4 +228,56 @@ func TestCancel(t *testing.T) {
 	}
 	_ = rows.Close()
 	wantRows(t, s, Query{SQL: `SELECT 1`}, "1")
+}
+
+// TestCachesAreBounded: files come and go, as those of a tail do, and what the
+// engine keeps of them stays within its memory limit.
+func TestCachesAreBounded(t *testing.T) {
+	const limit = 8 << 20
+	e, dir := newEngine(t, func(o *Options) { o.MemoryLimitBytes = limit })
+	first := writeTrades(t, e, filepath.Join(dir, "0.parquet"), 0, 12_000)
+	data, err := os.ReadFile(first.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	internal, err := e.InternalSession(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer internal.Close() //nolint:errcheck // nothing is left to lose
+	s := newSession(t, e)
+	kept := func(what string) (bytes int64) {
+		rows := mustRows(t, internal, Query{SQL: "SELECT CAST(sum(memory_usage_bytes) AS BIGINT) FROM duckdb_memory() WHERE tag LIKE " + QuoteLiteral(what)})
+		bytes, err := strconv.ParseInt(rows[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	most := int64(0)
+	for i := range 1200 {
+		path := filepath.Join(dir, fmt.Sprintf("t%d.parquet", i))
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pin := NewPin(map[Name]Relation{tradesName: {Schema: trades, Files: []File{{Path: path, Rows: first.Rows}}}})
+		mustRows(t, s, Query{SQL: "SELECT count(*) FROM equities.executions WHERE id = $1", Args: []any{int64(i)}, Pin: pin})
+		pin.Release()
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 == 99 {
+			most = max(most, kept("%"))
+		}
+	}
+	t.Logf("at most %d KiB, %d KiB of files' metadata at the end", most>>10, kept("OBJECT_CACHE")>>10)
+	if most > limit+limit/10 {
+		t.Errorf("%d bytes are kept, the limit is %d", most, limit)
+	}
+	if n := kept("EXTERNAL_FILE_CACHE"); n != 0 {
+		t.Errorf("%d bytes of files are kept", n)
+	}
+	if kept("OBJECT_CACHE") < limit/2 {
+		t.Error("the limit was never near: the test proves little")
+	}
 }
