@@ -130,6 +130,10 @@ func (b *Batch) Release() {
 	}
 }
 
+// HeldBytes is the size of the documents that the batch keeps from being freed
+// until Release.
+func (b *Batch) HeldBytes() int64 { return int64(len(b.arena)) }
+
 // Docs returns how many documents the batch's log frame holds: rows and
 // rejects, without those that were dropped.
 func (b *Batch) Docs() int { return b.Rows + len(b.Rejects) }

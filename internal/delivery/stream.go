@@ -63,6 +63,7 @@ type Stream struct {
 type pending struct {
 	first record.Offset
 	count int
+	bytes int64 // that the batch keeps from being freed
 	batch *columnar.Batch
 	conf  bool // a conflict frame: its batch is read for the ledger only
 	// replays are the earlier records that records of the frame stand for.
@@ -594,7 +595,7 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 		*first = t.First()
 		tickets[n] = t
 		n++
-		s.direct.push(pending{first: t.First(), count: count, batch: b, conf: flag != 0, replays: replays, ticket: t})
+		s.direct.push(pending{first: t.First(), count: count, bytes: b.HeldBytes(), batch: b, conf: flag != 0, replays: replays, ticket: t})
 		return nil
 	}
 	*buf = (*buf)[:0]
