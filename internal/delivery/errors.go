@@ -30,9 +30,9 @@ const (
 	// errorObjectBytesMax bounds an object of the error output; what is beyond it
 	// goes to the plan's next. It is part of each plan.
 	errorObjectBytesMax = 64 << 20
-	// flushFaultBytesMax bounds the rejects of one flush, as producers sent them:
-	// a backlog of nothing else is delivered step by step.
-	flushFaultBytesMax = 256 << 20
+	// flushErrorObjects bounds the rejects of one flush, as producers sent them, to
+	// this many objects' size: a backlog of nothing else is delivered step by step.
+	flushErrorObjects = 4
 )
 
 // faults counts records for the error output: rejects and conflicts.
@@ -105,10 +105,24 @@ type failTable struct {
 	CatalogARN   *string `json:"catalogArn"`
 }
 
-// failedLine appends failedRecord's lines. It writes what encoding/json would,
+// failedProcessing is a line of the error output of records that processing
+// could not handle, as Firehose writes it, with the record id added.
+type failedProcessing struct {
+	AttemptsMade     int     `json:"attemptsMade"`
+	ArrivalTimestamp int64   `json:"arrivalTimestamp"` // ms
+	ErrorCode        string  `json:"errorCode"`
+	ErrorMessage     string  `json:"errorMessage"`
+	AttemptEnding    int64   `json:"attemptEndingTimestamp"` // ms
+	RawData          string  `json:"rawData"`                // base64
+	LambdaARN        *string `json:"lambdaArn,omitempty"`
+	RecordID         string  `json:"recordId"`
+}
+
+// failedLine appends lines of either form. It writes what encoding/json would,
 // with HTML left alone, at a fifth of its cost: a stream may have nothing else.
 type failedLine struct {
 	table []byte // dataCatalogTable's value
+	arn   string // lambdaArn; "": none
 	ids   record.IDs
 }
 
@@ -117,7 +131,7 @@ func newFailedLine(key record.Key, database, table string) *failedLine {
 	if err != nil {
 		panic(fmt.Sprintf("delivery: encode a table's name: %v", err)) // strings always encode
 	}
-	return &failedLine{text, record.NewIDs(key)}
+	return &failedLine{table: text, ids: record.NewIDs(key)}
 }
 
 // failure is why a record goes to the error output.
@@ -131,7 +145,8 @@ type failure struct {
 	code      string // this program's
 }
 
-func (w *failedLine) append(dst []byte, f *failure) []byte {
+// appendConversion appends a failedRecord.
+func (w *failedLine) appendConversion(dst []byte, f *failure) []byte {
 	dst = append(dst, `{"attemptsMade":1,"arrivalTimestamp":`...)
 	dst = strconv.AppendInt(dst, f.arrivedAt/1000, 10)
 	dst = appendText(append(dst, `,"lastErrorCode":`...), f.aws)
@@ -145,20 +160,43 @@ func (w *failedLine) append(dst []byte, f *failure) []byte {
 	return append(dst, '}', '\n')
 }
 
+// appendProcessing appends a failedProcessing.
+func (w *failedLine) appendProcessing(dst []byte, f *failure) []byte {
+	dst = append(dst, `{"attemptsMade":1,"arrivalTimestamp":`...)
+	dst = strconv.AppendInt(dst, f.arrivedAt/1000, 10)
+	dst = appendText(append(dst, `,"errorCode":`...), f.aws)
+	dst = appendText(append(dst, `,"errorMessage":`...), f.message)
+	dst = strconv.AppendInt(append(dst, `,"attemptEndingTimestamp":`...), f.endedAt.UnixMilli(), 10)
+	dst = base64.StdEncoding.AppendEncode(append(dst, `,"rawData":"`...), f.raw)
+	dst = append(dst, '"')
+	if w.arn != "" {
+		dst = appendText(append(dst, `,"lambdaArn":`...), w.arn)
+	}
+	dst = w.ids.AppendText(append(dst, `,"recordId":"`...), f.offset)
+	return append(dst, '"', '}', '\n')
+}
+
 // appendText appends a JSON string, without the escapes that HTML would need.
 func appendText(dst []byte, s string) []byte {
+	at := len(dst)
+	dst = append(dst, '"')
 	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c > 0x7E || c == '"' || c == '\\' {
+		switch c := s[i]; {
+		case c < 0x20 || c > 0x7E:
 			var out strings.Builder
 			enc := json.NewEncoder(&out)
 			enc.SetEscapeHTML(false)
 			if err := enc.Encode(s); err != nil {
 				panic(fmt.Sprintf("delivery: encode a string: %v", err)) // strings always encode
 			}
-			return append(dst, strings.TrimSuffix(out.String(), "\n")...)
+			return append(dst[:at], strings.TrimSuffix(out.String(), "\n")...)
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		default:
+			dst = append(dst, c)
 		}
 	}
-	return append(append(append(dst, '"'), s...), '"')
+	return append(dst, '"')
 }
 
 // SequenceConflict is the code of a record whose key is known with other content.
@@ -270,7 +308,7 @@ func (w *errorWriter) batch(ctx context.Context, f frame, b *columnar.Batch, con
 }
 
 func (w *errorWriter) add(ctx context.Context, x *failure) error {
-	w.buf = w.line.append(w.buf[:0], x)
+	w.buf = w.line.appendConversion(w.buf[:0], x)
 	if w.sizeBytes > 0 && w.sizeBytes+int64(len(w.buf)) > w.limitBytes {
 		if err := w.store(ctx); err != nil {
 			return err

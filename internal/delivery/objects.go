@@ -29,6 +29,9 @@ type ObjectPlan struct {
 	// once it has all that it depends on.
 	Target   json.RawMessage
 	Prepared bool
+	// ErrorObjectBytes bounds an object of the error output; 0, of a plan stored by
+	// a version that had no bound: none.
+	ErrorObjectBytes int64 `json:",omitempty"`
 }
 
 // ObjectRecord is a record on its way into an object. Data is the caller's.
@@ -402,7 +405,7 @@ func (l *objectLane) due() *ObjectPlan {
 	if err != nil {
 		panic(fmt.Sprintf("delivery: no randomness: %v", err)) // crypto/rand never fails
 	}
-	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: l.s.Config().Version, Target: cfg.Target}
+	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: l.s.Config().Version, Target: cfg.Target, ErrorObjectBytes: l.m.o.ErrorObjectBytes}
 }
 
 // deliver executes a plan; it may be executed again.

@@ -391,7 +391,7 @@ func (l *tableLane) readLog(d *decoders, from, to record.Offset) error {
 		if err := l.takeFrame(d, f); err != nil {
 			return err
 		}
-		if l.builder.Rows() >= columnar.MaxRowGroupRows || l.faults.bytes >= errorObjectBytesMax {
+		if l.builder.Rows() >= columnar.MaxRowGroupRows || l.faults.bytes >= l.m.o.ErrorObjectBytes {
 			return l.encode(d)
 		}
 		return nil
@@ -699,5 +699,5 @@ func (l *tableLane) due() *plan {
 			return nil
 		}
 	}
-	return &plan{From: through, To: l.tail.cut(through, end, flushFaultBytesMax), At: now.UTC()}
+	return &plan{From: through, To: l.tail.cut(through, end, flushErrorObjects*l.m.o.ErrorObjectBytes), At: now.UTC()}
 }

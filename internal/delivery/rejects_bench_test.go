@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -33,8 +34,32 @@ func BenchmarkPut(b *testing.B) {
 			return fmt.Sprintf(`"source":"A","session":"1","epoch":0,"seq":%d,"price":"x"}`, seq)
 		}},
 	} {
-		b.Run(kind.name, func(b *testing.B) { benchmarkPut(b, kind.doc) })
+		b.Run(kind.name, func(b *testing.B) {
+			benchmarkPut(b, Config{Namespace: "n", Table: "t", SizeBytes: 128 << 20, Interval: 5 * time.Second}, kind.doc)
+		})
 	}
+}
+
+// BenchmarkPutProcessed does the same through a stage into objects, which takes
+// every record, or fails it.
+func BenchmarkPutProcessed(b *testing.B) {
+	for _, kind := range []string{"good", "failed"} {
+		b.Run(kind, func(b *testing.B) {
+			c := &ObjectConfig{SizeBytes: 128 << 20, Interval: 5 * time.Second, Target: json.RawMessage(`{"bucket":"","prefix":"p/"}`)}
+			benchmarkPut(b, Config{Objects: c, Processing: json.RawMessage(`"` + kind + `"`)}, func(seq int64) string { return doc(seq, int(seq%1000)) })
+		})
+	}
+}
+
+// failing is a processor that fails every record.
+type failing struct{ identity }
+
+func (failing) Process(_ context.Context, records []SourceRecord) ([][]Outcome, error) {
+	out := make([][]Outcome, len(records))
+	for i := range out {
+		out[i] = []Outcome{{Kind: Failed, Code: "Lambda.FunctionError", Message: "it broke"}}
+	}
+	return out, nil
 }
 
 // discarding is a table that keeps its progress only.
@@ -45,7 +70,7 @@ func (d discarding) Deliver(ctx context.Context, dl Delivery) error {
 	return d.dest.Deliver(ctx, dl)
 }
 
-func benchmarkPut(b *testing.B, doc func(int64) string) {
+func benchmarkPut(b *testing.B, cfg Config, doc func(int64) string) {
 	ctx, fs, dir, w := b.Context(), fsys.OS, b.TempDir(), newWorld()
 	log, err := wal.Open(ctx, fs, dir+"/log", wal.Options{SegmentBytes: 64 << 20, Retention: -1})
 	if err != nil {
@@ -63,13 +88,23 @@ func benchmarkPut(b *testing.B, doc func(int64) string) {
 	m, err := Open(ctx, Options{
 		FS: fs, Dir: dir, Log: log, Ledger: led, Documents: w, Errors: errs,
 		Destination: func(_ Config, n catalog.Name) (Destination, error) { return discarding{dest{w.of(n), fs}}, nil },
-		Logger:      slog.New(slog.DiscardHandler),
+		Objects: func(Config, string) (ObjectDestination, error) {
+			return &Prefix{Stream: "s", FS: fs, Staging: dir, Bucket: func(string) (lake.Store, error) { return errs, nil }}, nil
+		},
+		Processor: func(_ context.Context, c Config) (Processor, error) {
+			if string(c.Processing) == `"failed"` {
+				return failing{}, nil
+			}
+			return identity{}, nil
+		},
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer m.Close(context.Background())
-	if _, err := m.Create(ctx, Config{Name: "s", Namespace: "n", Table: "t", SizeBytes: 128 << 20, Interval: 5 * time.Second}); err != nil {
+	cfg.Name = "s"
+	if _, err := m.Create(ctx, cfg); err != nil {
 		b.Fatal(err)
 	}
 	s, err := m.Stream("s")
