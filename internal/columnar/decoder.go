@@ -221,6 +221,10 @@ func (b *Batch) reject(d *Decoder, doc []byte, i int32) {
 	b.Rejects = append(b.Rejects, r)
 }
 
+// salvageBytesMax bounds a source's or session's text that a bad document may make
+// known: the ledger keeps it.
+const salvageBytesMax = 1 << 10
+
 // salvage looks for the sequence columns in a document that is rejected, as far
 // as it can be read. intern makes strings that outlive the document.
 func (p *parser) salvage(l *Layout, doc []byte, r *Reject, intern func([]byte) string) {
@@ -261,7 +265,7 @@ func (p *parser) salvage(l *Layout, doc []byte, r *Reject, intern func([]byte) s
 		if !ok {
 			break
 		}
-		if known && (i == l.source || i == l.session) && quoted {
+		if known && (i == l.source || i == l.session) && quoted && len(text) <= salvageBytesMax {
 			if i == l.source {
 				found[0], r.Source = true, intern(text)
 			} else {
