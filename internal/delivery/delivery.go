@@ -481,6 +481,7 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 	}
 	m.mu.Lock()
 	delete(m.streams, name)
+	m.metrics.close(name) // before another of its name is created
 	now := m.o.Now()
 	for k, d := range m.gone {
 		if age := now.Sub(d.at); age > departedFor || age < 0 {

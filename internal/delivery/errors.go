@@ -37,22 +37,27 @@ const (
 
 // faults counts records for the error output: rejects and conflicts.
 type faults struct {
-	records int64
-	bytes   int64 // as producers sent them
+	records, bytes           int64 // bytes as producers sent them
+	conflicts, conflictBytes int64 // of those, conflicts
 }
 
-func (f *faults) add(o faults) { f.records, f.bytes = f.records+o.records, f.bytes+o.bytes }
+func (f *faults) add(o faults) {
+	f.records, f.bytes = f.records+o.records, f.bytes+o.bytes
+	f.conflicts, f.conflictBytes = f.conflicts+o.conflicts, f.conflictBytes+o.conflictBytes
+}
 
 // faultsOf counts a batch's.
 func faultsOf(b *columnar.Batch, conflict bool) (f faults) {
 	for i := range b.Rejects {
-		f.add(faults{1, int64(len(b.Rejects[i].Raw))})
+		f.bytes += int64(len(b.Rejects[i].Raw))
 	}
 	if conflict {
 		for row := range b.Rows {
-			f.add(faults{1, int64(len(b.Document(row)))})
+			f.conflictBytes += int64(len(b.Document(row)))
 		}
+		f.conflicts = int64(b.Rows)
 	}
+	f.records, f.bytes = int64(len(b.Rejects))+f.conflicts, f.bytes+f.conflictBytes
 	return f
 }
 

@@ -29,7 +29,8 @@ type plan struct {
 	// have Errors.
 	ErrorObject string `json:"error_object,omitempty"`
 
-	errorsStored int // objects of the error output that this process has stored
+	errorsStored int  // objects of the error output that this process has stored
+	tried        bool // by this process
 }
 
 type flushResult struct {
@@ -159,12 +160,18 @@ func (l *tableLane) deliver(p *plan) flushResult {
 	started := l.m.o.Now()
 	dl := Delivery{Key: l.key, From: p.From, To: p.To}
 	var rows, size int64
+	var faulty faults
 	for _, e := range l.tail.span(p.From, p.To) {
 		dl.Parts = append(dl.Parts, e.files...)
 		rows, size = rows+e.rows, size+e.sizeBytes
+		faulty.add(e.faults)
 	}
+	first := !p.tried
+	p.tried = true
+	count := func(ok bool) { l.m.metrics.firehose.rows(l.s.name, first, ok, rows, size, faulty) }
 	if p.Errors != nil || p.ErrorObject != "" {
 		if err := l.writeErrors(ctx, p); err != nil {
+			count(false)
 			return flushResult{p, superseded(fmt.Errorf("write the error output: %w", err)), false}
 		}
 	}
@@ -172,6 +179,9 @@ func (l *tableLane) deliver(p *plan) flushResult {
 	if err != nil {
 		// The error does not tell the outcome; the table does.
 		st, serr := l.dest.State(ctx, l.key)
+		if serr != nil || st.Through != p.To {
+			count(false)
+		}
 		switch {
 		case serr != nil:
 			return flushResult{p, errors.Join(err, serr), false}
@@ -182,6 +192,7 @@ func (l *tableLane) deliver(p *plan) flushResult {
 			return flushResult{p, superseded(err), false}
 		}
 	}
+	count(true)
 	l.m.metrics.delivered(l.s.name, rows, size, l.m.o.Now().Sub(started))
 	return flushResult{p, nil, true}
 }

@@ -65,6 +65,13 @@ type ObjectResult struct {
 	Objects, Records, Failed int64
 	Bytes                    int64    // as the objects hold them
 	Names                    []string // of the first namesMax objects
+
+	Partitions         int  // active ones
+	PartitionsExceeded bool // there were more than PartitionsMax
+	// Of a conversion: the records that it took, and their Parquet; those that it
+	// did not, as they were sent.
+	Converted, ConvertedBytes     int64
+	Unconverted, UnconvertedBytes int64
 }
 
 // namesMax bounds how many names of objects are kept for Trace.
@@ -443,6 +450,7 @@ func (l *objectLane) store(ctx context.Context, st objectState) error {
 func (l *objectLane) finish(f objectFlush) {
 	l.flushing = false
 	now := l.m.o.Now()
+	l.m.metrics.firehose.wrote(l.s.name, l.role, f.err == nil, &f.res)
 	if f.err != nil {
 		if errors.Is(f.err, ErrSuperseded) {
 			l.fail(f.err)
@@ -451,13 +459,14 @@ func (l *objectLane) finish(f objectFlush) {
 		l.retry = f.plan
 		l.wait = min(max(2*l.wait, l.m.o.RetryWait), retryWaitMax)
 		l.retryAt = now.Add(l.wait)
-		l.m.metrics.failedFlush(l.s.name)
+		l.m.metrics.failedObjects(l.s.name)
 		l.m.o.Logger.Error("delivery failed, will be tried again", "stream", l.s.name, "lane", l.role, "from", f.plan.From, "to", f.plan.To, "wait", l.wait, "err", f.err)
 		return
 	}
 	l.retry, l.retryAt, l.wait = nil, time.Time{}, 0
 	l.through.Store(uint64(f.plan.To))
 	l.cuts = l.cuts[1:]
+	l.m.metrics.failedRecords(l.s.name, f.res.Failed)
 	l.m.metrics.delivered(l.s.name, f.res.Records, f.res.Bytes, f.took)
 }
 

@@ -231,6 +231,7 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 	o := w.data[partition]
 	if o == nil {
 		if len(w.data) >= PartitionsMax {
+			w.result.PartitionsExceeded = true
 			return w.fail(errorProcessing, r, codePartitions, fmt.Sprintf("The records of this delivery have more than %d partitions.", PartitionsMax))
 		}
 		if o, err = w.open(w.compiled.data, r, prefix.Object{Values: values, Extension: w.extension()}); err != nil {
@@ -244,6 +245,8 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 	err = o.table.Append(r.Data)
 	var bad *serde.RecordError
 	if errors.As(err, &bad) {
+		w.result.Unconverted++
+		w.result.UnconvertedBytes += int64(len(r.Data))
 		return w.fail(errorConversion, r, bad.Code, bad.Message)
 	}
 	return err
@@ -314,6 +317,7 @@ func (w *prefixWriter) fail(kind string, r ObjectRecord, code, message string) e
 // finish stores every object. One that is there already was stored by an
 // earlier execution of the plan.
 func (w *prefixWriter) finish(ctx context.Context) error {
+	w.result.Partitions = len(w.data)
 	for _, o := range w.order {
 		if err := o.end(); err != nil {
 			return fmt.Errorf("end an object: %w", err)
@@ -335,6 +339,10 @@ func (w *prefixWriter) finish(ctx context.Context) error {
 		}
 		if err := w.store.PutFile(ctx, path.Clean(name), o.path); err != nil && !errors.Is(err, lake.ErrExists) {
 			return fmt.Errorf("store an object: %w", err)
+		}
+		if o.table != nil {
+			w.result.Converted += o.table.Rows()
+			w.result.ConvertedBytes += size
 		}
 		w.result.Objects++
 		if len(w.result.Names) < namesMax {

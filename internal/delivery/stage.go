@@ -231,7 +231,7 @@ func (g *stage) hold(err error) {
 	g.wait = min(max(2*g.wait, g.m.o.RetryWait), retryWaitMax)
 	g.retryAt = g.m.o.Now().Add(g.wait)
 	g.m.o.Logger.Error("processing failed, will be tried again", "stream", g.s.name, "wait", g.wait, "err", err)
-	g.m.metrics.failedFlush(g.s.name)
+	g.m.metrics.held(g.s.name)
 }
 
 // step processes the next frames; more tells whether it found any.
@@ -308,6 +308,7 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 	var st staged
 	var tables []*routed
 	var dropped, failed int
+	var size int64
 	for place, list := range outcomes {
 		for i := range list {
 			o := &list[i]
@@ -319,10 +320,12 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 				failed++
 				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedFailed, Code: o.Code, Message: o.Message})
 			case g.objects:
+				size += int64(len(o.Data))
 				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedDocument, Data: o.Data, Keys: o.Keys})
 			default:
 				t := g.route(&tables, o.Table)
 				t.docs, t.places = append(t.docs, o.Data), append(t.places, int32(place))
+				size += int64(len(o.Data))
 			}
 		}
 	}
@@ -385,6 +388,9 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 		}
 	}
 	g.m.metrics.processed(g.s.name, int(f.Count), dropped, failed)
+	if len(g.s.Config().Processing) > 0 {
+		g.m.metrics.firehose.processed.add(string(g.s.name), int64(max(int(f.Count)-dropped-failed, 0)), size)
+	}
 	return g.m.o.Ledger.Apply(effect)
 }
 

@@ -118,7 +118,6 @@ func (r *Receipt) AppendRecordID(dst []byte, i int) []byte {
 // openStream opens a stream's lanes. states are the stored progresses of
 // object lanes.
 func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]json.RawMessage) (*Stream, error) {
-	m.metrics.open(cfg.Name)
 	cfg.settle()
 	s := &Stream{m: m, name: cfg.Name, key: record.Key{Incarnation: cfg.Incarnation}}
 	s.cfg.Store(&cfg)
@@ -132,6 +131,7 @@ func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]
 			return nil, err
 		}
 		s.direct, s.lanes = l, []lane{l}
+		m.metrics.open(&cfg, s.quota.quota)
 		return s, nil
 	}
 	key := s.key
@@ -152,6 +152,7 @@ func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]
 		}
 		return nil, err
 	}
+	m.metrics.open(&cfg, s.quota.quota)
 	return s, nil
 }
 
