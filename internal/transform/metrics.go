@@ -53,6 +53,19 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	return m, nil
 }
 
+// open begins the series of a stream's calls at 0.
+func (m *Metrics) open(s record.StreamName) {
+	if m == nil {
+		return
+	}
+	for _, outcome := range []string{"ok", "error"} {
+		m.calls.WithLabelValues(string(s), outcome)
+	}
+	m.attempts.WithLabelValues(string(s))
+	m.successes.WithLabelValues(string(s))
+	m.durations.WithLabelValues(string(s))
+}
+
 // called counts one call or run.
 func (m *Metrics) called(s record.StreamName, start time.Time, ok bool) {
 	if m == nil {
