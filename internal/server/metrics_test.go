@@ -147,3 +147,18 @@ func TestServerMetrics(t *testing.T) {
 		return gauge(t, s, "tapehouse_firehose_backup_to_s3_data_freshness_seconds", "copy") > 0 && gauge(t, s, "tapehouse_firehose_delivery_to_s3_data_freshness_seconds", "copy") == 0
 	})
 }
+
+// delivery.streams_max bounds the streams, and is AWS's own quota by default.
+func TestStreamsMax(t *testing.T) {
+	cfg := testConfig(t)
+	if cfg.Delivery.StreamsMax != 5000 {
+		t.Errorf("the default is %d", cfg.Delivery.StreamsMax)
+	}
+	cfg.Delivery.StreamsMax = 0
+	if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), "delivery.streams_max") {
+		t.Errorf("0 streams: %v", err)
+	}
+	cfg.Delivery.StreamsMax = 1 // the pack's are there already
+	s := open(t, cfg)
+	refusal(t, "one more", client(t, s).Call(t.Context(), "CreateDeliveryStream", extended("more", jsonObject{"Prefix": "p/"}), nil), "LimitExceededException", "quota of 1 hoses")
+}
