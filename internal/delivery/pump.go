@@ -355,6 +355,9 @@ func (l *tableLane) absorb(d *decoders, limit record.Offset) error {
 			}
 			err := l.take(p)
 			p.batch.Release()
+			if err == nil && l.faults.bytes >= l.m.o.ErrorObjectBytes {
+				err = l.encode(d)
+			}
 			if err != nil {
 				return err
 			}
@@ -500,6 +503,9 @@ func (l *tableLane) joinLarge() {
 		return
 	}
 	e := &entry{first: old[0].first, next: old[len(old)-1].next, joined: true, layout: old[0].layout}
+	if l.tail.faults(e.first, e.next).bytes > flushErrorObjects*l.m.o.ErrorObjectBytes { // as in mergeSmall
+		return
+	}
 	byPartition := map[catalog.Partition][]TailFile{}
 	var order []catalog.Partition
 	for _, o := range old {
@@ -563,9 +569,14 @@ func (l *tableLane) writeEntry(b *columnar.Builder, first, next record.Offset, t
 func (l *tableLane) mergeSmall(d *decoders) error {
 	for {
 		all := l.tail.span(max(l.Through(), l.flushEnd), l.building)
-		from, work := len(all), int64(0)
+		from, work, size, full := len(all), int64(0), int64(0), false
 		for from > 0 && len(all)-from < mergeFanIn && work < mergeRowsMax {
 			e := all[from-1]
+			// A flush cuts between entries, also where there is much to be rejected.
+			if size += e.faults.bytes; size > l.m.o.ErrorObjectBytes {
+				full = true
+				break
+			}
 			if e.tier != all[len(all)-1].tier || e.work() >= mergeRowsMax || e.layout != all[len(all)-1].layout {
 				break
 			}
@@ -573,7 +584,7 @@ func (l *tableLane) mergeSmall(d *decoders) error {
 			from--
 		}
 		last := all[from:]
-		if len(last) < 2 || len(last) < mergeFanIn && work < mergeRowsMax {
+		if len(last) < 2 || len(last) < mergeFanIn && work < mergeRowsMax && !full {
 			return nil
 		}
 		if err := l.merge(last, d); err != nil {
