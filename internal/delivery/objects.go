@@ -534,16 +534,19 @@ func (s *Stream) objectRecord(f frame, place int, data []byte) ObjectRecord {
 	return ObjectRecord{Offset: at, ID: record.ID{Key: s.key, Offset: at}, ArrivedAt: f.ArrivedAt, Data: data}
 }
 
-// source returns the records of the source frame at the offset, as they came.
+// source returns records of the source frame that has the offset, as they came:
+// the frame of their outcomes begins and ends within it.
 func (s *Stream) source(ctx context.Context, first record.Offset, count int) (docs [][]byte, err error) {
 	rerr := s.m.read(ctx, s.key, first, func(f frame) error {
-		if f.First != first || int(f.Count) != count || f.Kind != payloadPlain {
+		skip := int(first - f.First)
+		if f.First > first || skip+count > int(f.Count) || f.Kind != payloadPlain {
 			return fmt.Errorf("frame at offset %d does not match its source", first)
 		}
-		docs, err = readPlain(append([]byte(nil), f.Payload...), count)
+		docs, err = readPlain(append([]byte(nil), f.Payload...), int(f.Count))
 		if err != nil {
 			return err
 		}
+		docs = docs[skip : skip+count]
 		return errStop
 	})
 	if rerr != nil && !errors.Is(rerr, errStop) {
