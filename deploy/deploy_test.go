@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -93,6 +94,7 @@ func served(t *testing.T) map[string]map[string]bool {
 	cfg := server.DefaultConfig()
 	cfg.Data = t.TempDir()
 	cfg.Listen = server.ListenConfig{AWS: "127.0.0.1:0", SQL: "127.0.0.1:0", HTTP: "127.0.0.1:0"}
+	cfg.Delivery.Quotas = map[string]server.QuotaConfig{"archive": {Records: 1 << 20, Bytes: 1 << 30}}
 	s, err := server.Open(t.Context(), cfg, server.Options{Version: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -108,6 +110,15 @@ func served(t *testing.T) map[string]map[string]bool {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	// A stream into objects, with everything that has metrics of its own.
+	bucket := map[string]any{"RoleARN": "arn:aws:iam::000000000000:role/r", "BucketARN": "arn:aws:s3:::archive"}
+	destination := maps.Clone(bucket)
+	destination["S3BackupMode"], destination["S3BackupConfiguration"] = "Enabled", bucket
+	destination["ProcessingConfiguration"] = map[string]any{"Enabled": true, "Processors": []any{map[string]any{"Type": "Lambda",
+		"Parameters": []any{map[string]any{"ParameterName": "LambdaArn", "ParameterValue": "sql:SELECT symbol FROM records AS r(symbol varchar)"}}}}}
+	if err := c.Call(t.Context(), "CreateDeliveryStream", map[string]any{"DeliveryStreamName": "archive", "DeliveryStreamType": "DirectPut", "ExtendedS3DestinationConfiguration": destination}, nil); err != nil {
+		t.Fatal(err)
+	}
 	// It fits no table: one put is acknowledged and counted, and nothing else.
 	if _, err := c.PutBatch(t.Context(), "executions", [][]byte{[]byte("{}")}); err != nil {
 		t.Fatal(err)

@@ -46,8 +46,12 @@ type Batch struct {
 	texts   map[string]string // interned sources and sessions
 }
 
-// maxTexts bounds the interned strings; beyond it they are forgotten.
-const maxTexts = 4096
+// maxTexts bounds the interned strings, of at most internBytesMax; beyond it they
+// are forgotten.
+const (
+	maxTexts       = 4096
+	internBytesMax = 256
+)
 
 func newBatch(l *Layout) *Batch {
 	b := &Batch{layout: l, cols: make([]vector, len(l.columns))}
@@ -130,6 +134,10 @@ func (b *Batch) Release() {
 	}
 }
 
+// HeldBytes is the size of the documents that the batch keeps from being freed
+// until Release.
+func (b *Batch) HeldBytes() int64 { return int64(len(b.arena)) }
+
 // Docs returns how many documents the batch's log frame holds: rows and
 // rejects, without those that were dropped.
 func (b *Batch) Docs() int { return b.Rows + len(b.Rejects) }
@@ -197,6 +205,9 @@ func (b *Batch) hashStrings(c *column, v *vector) {
 // intern returns s as a string that outlives the batch, without allocating for
 // strings seen before.
 func (b *Batch) intern(s []byte) string {
+	if len(s) > internBytesMax {
+		return string(s)
+	}
 	if t, ok := b.texts[string(s)]; ok {
 		return t
 	}

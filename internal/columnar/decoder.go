@@ -217,17 +217,23 @@ func (d *Decoder) outside(x *trade) bool {
 // reject records the parser's fault.
 func (b *Batch) reject(d *Decoder, doc []byte, i int32) {
 	r := Reject{Doc: i, Code: d.parser.fault.code, Message: d.parser.fault.message(), Raw: doc}
-	d.parser.salvage(d.layout, doc, &r)
+	d.parser.salvage(d.layout, doc, &r, b.intern)
 	b.Rejects = append(b.Rejects, r)
 }
 
+// salvageBytesMax bounds a source's or session's text that a bad document may make
+// known: the ledger keeps it.
+const salvageBytesMax = 1 << 10
+
 // salvage looks for the sequence columns in a document that is rejected, as far
-// as it can be read.
-func (p *parser) salvage(l *Layout, doc []byte, r *Reject) {
+// as it can be read. intern makes strings that outlive the document.
+func (p *parser) salvage(l *Layout, doc []byte, r *Reject, intern func([]byte) string) {
 	if l.sequence < 0 {
 		return
 	}
-	found := map[int]bool{}
+	// In this order: source, session, epoch, sequence; what the layout lacks need
+	// not be found.
+	found := [4]bool{l.source < 0, l.session < 0, l.epoch < 0, false}
 	p.doc, p.pos = doc, 0
 	p.space()
 	if p.peek() != '{' {
@@ -259,21 +265,19 @@ func (p *parser) salvage(l *Layout, doc []byte, r *Reject) {
 		if !ok {
 			break
 		}
-		if known && (i == l.source || i == l.session) && quoted {
-			found[i] = true
+		if known && (i == l.source || i == l.session) && quoted && len(text) <= salvageBytesMax {
 			if i == l.source {
-				r.Source = string(text)
+				found[0], r.Source = true, intern(text)
 			} else {
-				r.Session = string(text)
+				found[1], r.Session = true, intern(text)
 			}
 		}
 		if known && (i == l.epoch || i == l.sequence) && len(text) > 0 && numberLength(text) == len(text) {
 			if x, status := parseFixed(text, 0, math.MaxInt64, true); status == numberOK {
-				found[i] = true
 				if i == l.epoch {
-					r.Epoch = x
+					found[2], r.Epoch = true, x
 				} else {
-					r.Sequence = x
+					found[3], r.Sequence = true, x
 				}
 			}
 		}
@@ -282,10 +286,5 @@ func (p *parser) salvage(l *Layout, doc []byte, r *Reject) {
 			break
 		}
 	}
-	r.HasSequence = true
-	for _, i := range []int{l.source, l.session, l.epoch, l.sequence} {
-		if i >= 0 && !found[i] {
-			r.HasSequence = false
-		}
-	}
+	r.HasSequence = found == [4]bool{true, true, true, true}
 }

@@ -1,6 +1,6 @@
 package columnar
 
-import "fmt"
+import "strconv"
 
 // The codes of rejects. They are part of the dead letters' format.
 const (
@@ -39,13 +39,17 @@ type fault struct {
 	text   string
 }
 
+// message is built without fmt: a stream may have nothing but rejects.
 func (f *fault) message() string {
-	switch {
-	case f.member == "":
-		return fmt.Sprintf("%s at byte %d", f.text, f.pos)
-	case f.pos < 0:
-		return fmt.Sprintf("member %q: %s", f.member, f.text)
-	default:
-		return fmt.Sprintf("member %q at byte %d: %s", f.member, f.pos, f.text)
+	var buf [128]byte
+	b := buf[:0]
+	if f.member == "" {
+		b = append(append(b, f.text...), " at byte "...)
+		return string(strconv.AppendInt(b, int64(f.pos), 10))
 	}
+	b = strconv.AppendQuote(append(b, "member "...), f.member)
+	if f.pos >= 0 {
+		b = strconv.AppendInt(append(b, " at byte "...), int64(f.pos), 10)
+	}
+	return string(append(append(b, ": "...), f.text...))
 }

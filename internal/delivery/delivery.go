@@ -147,6 +147,8 @@ type Options struct {
 	CheckpointInterval time.Duration // default 10 s
 	QueueRows          int           // decoded rows waiting for a pump, a stream; default 256 Ki
 	LagRows            int           // records that visibility may lag behind the log, a stream, before puts are turned away; default 8 Mi
+	QueueBytes         int64         // bytes of the documents behind these, a stream; default 128 MiB
+	ErrorObjectBytes   int64         // an object of the error output; default 64 MiB
 	PutWait            time.Duration // how long a put waits for room; default 5 s
 	RetryWait          time.Duration // before a failed flush is tried again, doubling up to 30 s; default 250 ms
 	Now                func() time.Time
@@ -164,6 +166,12 @@ func (o *Options) setDefaults() {
 	}
 	if o.LagRows <= 0 {
 		o.LagRows = 8 << 20
+	}
+	if o.QueueBytes <= 0 {
+		o.QueueBytes = 128 << 20
+	}
+	if o.ErrorObjectBytes <= 0 {
+		o.ErrorObjectBytes = errorObjectBytesMax
 	}
 	if o.PutWait <= 0 {
 		o.PutWait = 5 * time.Second
@@ -473,6 +481,7 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 	}
 	m.mu.Lock()
 	delete(m.streams, name)
+	m.metrics.close(name) // before another of its name is created
 	now := m.o.Now()
 	for k, d := range m.gone {
 		if age := now.Sub(d.at); age > departedFor || age < 0 {

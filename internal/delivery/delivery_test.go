@@ -201,7 +201,9 @@ func crashAt(t *testing.T, n int, seed uint64) (finished bool, err error) {
 			batches[i] = append(batches[i], doc(seq, int(seq)))
 		}
 		if i%4 == 1 {
-			batches[i] = append(batches[i], fmt.Sprintf(`{"source":"A","session":"1","epoch":0,"seq":%d,"price":"x"}`, 1000+i))
+			for k := range int64(3) {
+				batches[i] = append(batches[i], badDoc(int64(1000+10*i)+k))
+			}
 		}
 	}
 	send := func(h *house, i int) {
@@ -209,12 +211,16 @@ func crashAt(t *testing.T, n int, seed uint64) (finished bool, err error) {
 			for k := range 3 {
 				acked[int64(i*3+k)] = true
 			}
-			if len(batches[i]) > 3 {
-				ackedBad++
-			}
+			ackedBad += len(batches[i]) - 3
 		}
 	}
-	h, openErr := openHouse(t, mem, w, func(o *Options) { o.CheckpointInterval = time.Hour })
+	bounded := func(bytesMax int64) func(o *Options) {
+		return func(o *Options) {
+			o.CheckpointInterval, o.ErrorObjectBytes = time.Hour, bytesMax
+			o.Errors = sameBytes{Store: o.Errors, disk: o.FS}
+		}
+	}
+	h, openErr := openHouse(t, mem, w, bounded(900)) // two lines an object
 	if openErr == nil {
 		if h.create() == nil {
 			for i := range batches {
@@ -237,7 +243,8 @@ func crashAt(t *testing.T, n int, seed uint64) (finished bool, err error) {
 	finished = !dead()
 
 	after := mem.Crash(seed)
-	h2, err := openHouse(t, after, w, nil)
+	// Plans that were stored are executed by their own bound.
+	h2, err := openHouse(t, after, w, bounded(2000))
 	if err != nil {
 		return finished, fmt.Errorf("reopen: %w", err)
 	}

@@ -45,9 +45,10 @@ type tableLane struct {
 	layouts  layouts
 	sequence bool // the table numbers its records
 
-	mu         sync.Mutex // makes the queue's order the log's
-	queue      []pending
-	queuedRows int
+	mu          sync.Mutex // makes the queue's order the log's
+	queue       []pending
+	queuedRows  int
+	queuedBytes int64
 
 	tail     tail
 	through  atomic.Uint64
@@ -131,13 +132,13 @@ func (l *tableLane) taken() record.Offset { return record.Offset(l.appended.Load
 func (l *tableLane) push(p pending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.queuedRows+p.count > l.m.o.QueueRows && len(l.queue) > 0 {
+	if (l.queuedRows+p.count > l.m.o.QueueRows || l.queuedBytes+p.bytes > l.m.o.QueueBytes) && len(l.queue) > 0 {
 		p.batch.Release()
 		return
 	}
 	p.batch.SetOrigin(l.s.key, p.first)
 	l.queue = append(l.queue, p)
-	l.queuedRows += p.count
+	l.queuedRows, l.queuedBytes = l.queuedRows+p.count, l.queuedBytes+p.bytes
 }
 
 // signal wakes the pump.

@@ -29,6 +29,9 @@ type ObjectPlan struct {
 	// once it has all that it depends on.
 	Target   json.RawMessage
 	Prepared bool
+	// ErrorObjectBytes bounds an object of the error output; 0, of a plan stored by
+	// a version that had no bound: none.
+	ErrorObjectBytes int64 `json:",omitempty"`
 }
 
 // ObjectRecord is a record on its way into an object. Data is the caller's.
@@ -62,6 +65,13 @@ type ObjectResult struct {
 	Objects, Records, Failed int64
 	Bytes                    int64    // as the objects hold them
 	Names                    []string // of the first namesMax objects
+
+	Partitions         int  // active ones
+	PartitionsExceeded bool // there were more than PartitionsMax
+	// Of a conversion: the records that it took, and their Parquet; those that it
+	// did not, as they were sent.
+	Converted, ConvertedBytes     int64
+	Unconverted, UnconvertedBytes int64
 }
 
 // namesMax bounds how many names of objects are kept for Trace.
@@ -402,7 +412,7 @@ func (l *objectLane) due() *ObjectPlan {
 	if err != nil {
 		panic(fmt.Sprintf("delivery: no randomness: %v", err)) // crypto/rand never fails
 	}
-	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: l.s.Config().Version, Target: cfg.Target}
+	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: l.s.Config().Version, Target: cfg.Target, ErrorObjectBytes: l.m.o.ErrorObjectBytes}
 }
 
 // deliver executes a plan; it may be executed again.
@@ -440,6 +450,7 @@ func (l *objectLane) store(ctx context.Context, st objectState) error {
 func (l *objectLane) finish(f objectFlush) {
 	l.flushing = false
 	now := l.m.o.Now()
+	l.m.metrics.firehose.wrote(l.s.name, l.role, f.err == nil, &f.res)
 	if f.err != nil {
 		if errors.Is(f.err, ErrSuperseded) {
 			l.fail(f.err)
@@ -448,13 +459,14 @@ func (l *objectLane) finish(f objectFlush) {
 		l.retry = f.plan
 		l.wait = min(max(2*l.wait, l.m.o.RetryWait), retryWaitMax)
 		l.retryAt = now.Add(l.wait)
-		l.m.metrics.failedFlush(l.s.name)
+		l.m.metrics.failedObjects(l.s.name)
 		l.m.o.Logger.Error("delivery failed, will be tried again", "stream", l.s.name, "lane", l.role, "from", f.plan.From, "to", f.plan.To, "wait", l.wait, "err", f.err)
 		return
 	}
 	l.retry, l.retryAt, l.wait = nil, time.Time{}, 0
 	l.through.Store(uint64(f.plan.To))
 	l.cuts = l.cuts[1:]
+	l.m.metrics.failedRecords(l.s.name, f.res.Failed)
 	l.m.metrics.delivered(l.s.name, f.res.Records, f.res.Bytes, f.took)
 }
 
@@ -522,16 +534,19 @@ func (s *Stream) objectRecord(f frame, place int, data []byte) ObjectRecord {
 	return ObjectRecord{Offset: at, ID: record.ID{Key: s.key, Offset: at}, ArrivedAt: f.ArrivedAt, Data: data}
 }
 
-// source returns the records of the source frame at the offset, as they came.
+// source returns records of the source frame that has the offset, as they came:
+// the frame of their outcomes begins and ends within it.
 func (s *Stream) source(ctx context.Context, first record.Offset, count int) (docs [][]byte, err error) {
 	rerr := s.m.read(ctx, s.key, first, func(f frame) error {
-		if f.First != first || int(f.Count) != count || f.Kind != payloadPlain {
+		skip := int(first - f.First)
+		if f.First > first || skip+count > int(f.Count) || f.Kind != payloadPlain {
 			return fmt.Errorf("frame at offset %d does not match its source", first)
 		}
-		docs, err = readPlain(append([]byte(nil), f.Payload...), count)
+		docs, err = readPlain(append([]byte(nil), f.Payload...), int(f.Count))
 		if err != nil {
 			return err
 		}
+		docs = docs[skip : skip+count]
 		return errStop
 	})
 	if rerr != nil && !errors.Is(rerr, errStop) {

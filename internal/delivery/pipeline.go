@@ -73,6 +73,9 @@ type Split struct{ Delimiter []byte }
 const (
 	inflatedBytesMax = 16 << 20
 	piecesMax        = 100_000
+	// processBytesMax bounds what the records of one Process become before a
+	// function sees them: what would exceed it waits for the next.
+	processBytesMax = 32 << 20
 )
 
 // The codes of records that a step could not handle.
@@ -95,7 +98,12 @@ type piece struct {
 func (p *Pipeline) Process(ctx context.Context, records []SourceRecord) ([][]Outcome, error) {
 	out := make([][]Outcome, len(records))
 	var pieces []piece
+	size := 0
 	for i := range records {
+		if size > processBytesMax {
+			records, out = records[:i], out[:i]
+			break
+		}
 		parts, err := p.parts(records[i].Data)
 		var bad *stepError
 		switch {
@@ -108,6 +116,7 @@ func (p *Pipeline) Process(ctx context.Context, records []SourceRecord) ([][]Out
 		}
 		id := records[i].ID.String()
 		for k, data := range parts {
+			size += len(data)
 			x := piece{i, id, data}
 			if len(parts) > 1 {
 				x.id = fmt.Sprintf("%s.%d", id, k)

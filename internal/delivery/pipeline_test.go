@@ -123,3 +123,31 @@ func TestPipelineTransformsInBatches(t *testing.T) {
 		t.Error("an error of the transform is passed over")
 	}
 }
+
+// Records that decompress to much are processed some at a time.
+func TestPipelineIsBoundedInBytes(t *testing.T) {
+	const n = 6
+	one := zipped(t, strings.Repeat("0", 12<<20))
+	records := make([]SourceRecord, n)
+	for i := range records {
+		records[i].Data = one
+	}
+	p := Pipeline{Gunzip: true}
+	for left := records; len(left) > 0; {
+		out, err := p.Process(t.Context(), left)
+		if err != nil || len(out) == 0 {
+			t.Fatal(len(out), err)
+		}
+		size := 0
+		for _, o := range out {
+			if len(o) != 1 || o[0].Kind != Processed {
+				t.Fatalf("%+v", o)
+			}
+			size += len(o[0].Data)
+		}
+		if size > processBytesMax+inflatedBytesMax {
+			t.Fatalf("%d bytes at once", size)
+		}
+		left = left[len(out):]
+	}
+}

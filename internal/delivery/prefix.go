@@ -2,9 +2,7 @@ package delivery
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -193,7 +191,9 @@ type prefixWriter struct {
 	plan   ObjectPlan
 	order  []*openObject
 	data   map[string]*openObject // by partition
-	failed map[string]*openObject // by error output type
+	failed map[string]*openObject // by error output type: the one that is being written
+	line   *failedLine
+	buf    []byte
 	result ObjectResult
 }
 
@@ -206,6 +206,8 @@ type openObject struct {
 	out    *bufio.Writer
 	plain  *object.Writer
 	table  *serde.Writer
+
+	sizeBytes int64 // of an error output's lines
 }
 
 func (w *prefixWriter) add(r ObjectRecord) error {
@@ -229,6 +231,7 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 	o := w.data[partition]
 	if o == nil {
 		if len(w.data) >= PartitionsMax {
+			w.result.PartitionsExceeded = true
 			return w.fail(errorProcessing, r, codePartitions, fmt.Sprintf("The records of this delivery have more than %d partitions.", PartitionsMax))
 		}
 		if o, err = w.open(w.compiled.data, r, prefix.Object{Values: values, Extension: w.extension()}); err != nil {
@@ -242,6 +245,8 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 	err = o.table.Append(r.Data)
 	var bad *serde.RecordError
 	if errors.As(err, &bad) {
+		w.result.Unconverted++
+		w.result.UnconvertedBytes += int64(len(r.Data))
 		return w.fail(errorConversion, r, bad.Code, bad.Message)
 	}
 	return err
@@ -279,56 +284,40 @@ func (w *prefixWriter) open(expr *prefix.Expression, r ObjectRecord, o prefix.Ob
 	return x, err
 }
 
-// failedProcessing is a line of the error output of records that processing
-// could not handle, as Firehose writes it, with the record id added.
-type failedProcessing struct {
-	AttemptsMade     int     `json:"attemptsMade"`
-	ArrivalTimestamp int64   `json:"arrivalTimestamp"` // ms
-	ErrorCode        string  `json:"errorCode"`
-	ErrorMessage     string  `json:"errorMessage"`
-	AttemptEnding    int64   `json:"attemptEndingTimestamp"` // ms
-	RawData          string  `json:"rawData"`                // base64
-	LambdaARN        *string `json:"lambdaArn,omitempty"`
-	RecordID         string  `json:"recordId"`
-}
-
-// fail adds a record to the error output of a type.
+// fail adds a record to the error output of a type. An object of it that would
+// exceed the plan's bound is followed by another.
 func (w *prefixWriter) fail(kind string, r ObjectRecord, code, message string) error {
 	w.result.Failed++
+	if w.line == nil || w.line.ids.Key() != r.ID.Key {
+		database, table := "", ""
+		if w.Conversion != nil {
+			database, table = w.Conversion.Database, w.Conversion.Table
+		}
+		w.line = newFailedLine(r.ID.Key, database, table)
+		w.line.arn = w.TransformARN
+	}
+	x := failure{arrivedAt: r.ArrivedAt, endedAt: w.plan.At, offset: r.Offset, raw: r.Data, aws: code, message: message}
+	if kind == errorProcessing {
+		w.buf = w.line.appendProcessing(w.buf[:0], &x)
+	} else {
+		w.buf = w.line.appendConversion(w.buf[:0], &x)
+	}
 	o := w.failed[kind]
-	if o == nil {
+	if o == nil || w.plan.ErrorObjectBytes > 0 && o.sizeBytes+int64(len(w.buf)) > w.plan.ErrorObjectBytes {
 		var err error
 		if o, err = w.open(w.compiled.failed, r, prefix.Object{ErrorType: kind}); err != nil {
 			return err
 		}
 		w.failed[kind] = o
 	}
-	raw := base64.StdEncoding.EncodeToString(r.Data)
-	var line any
-	if kind == errorProcessing {
-		p := failedProcessing{AttemptsMade: 1, ArrivalTimestamp: r.ArrivedAt / 1000, ErrorCode: code, ErrorMessage: message,
-			AttemptEnding: w.plan.At.UnixMilli(), RawData: raw, RecordID: r.ID.String()}
-		if w.TransformARN != "" {
-			p.LambdaARN = &w.TransformARN
-		}
-		line = p
-	} else {
-		line = failedRecord{AttemptsMade: 1, ArrivalTimestamp: r.ArrivedAt / 1000, LastErrorCode: code, LastErrorMessage: message,
-			AttemptEnding: w.plan.At.UnixMilli(), RawData: raw, SequenceNumber: fmt.Sprint(r.Offset), RecordID: r.ID.String(),
-			Table: failTable{DatabaseName: w.Conversion.Database, TableName: w.Conversion.Table, VersionID: "LATEST"}}
-	}
-	var buf bytes.Buffer
-	enc := json.NewEncoder(&buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(line); err != nil {
-		return fmt.Errorf("encode a failed record: %w", err)
-	}
-	return o.plain.Append(buf.Bytes())
+	o.sizeBytes += int64(len(w.buf))
+	return o.plain.Append(w.buf)
 }
 
 // finish stores every object. One that is there already was stored by an
 // earlier execution of the plan.
 func (w *prefixWriter) finish(ctx context.Context) error {
+	w.result.Partitions = len(w.data)
 	for _, o := range w.order {
 		if err := o.end(); err != nil {
 			return fmt.Errorf("end an object: %w", err)
@@ -350,6 +339,10 @@ func (w *prefixWriter) finish(ctx context.Context) error {
 		}
 		if err := w.store.PutFile(ctx, path.Clean(name), o.path); err != nil && !errors.Is(err, lake.ErrExists) {
 			return fmt.Errorf("store an object: %w", err)
+		}
+		if o.table != nil {
+			w.result.Converted += o.table.Rows()
+			w.result.ConvertedBytes += size
 		}
 		w.result.Objects++
 		if len(w.result.Names) < namesMax {

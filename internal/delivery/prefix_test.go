@@ -234,3 +234,40 @@ func TestPrefixRefusesAtCreate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The error output of a plan is parted by the plan's own bound; a plan without
+// one has one object.
+func TestPrefixPartsTheErrorOutput(t *testing.T) {
+	const n = 40
+	texts := make([]string, n)
+	for i := range texts {
+		texts[i] = fmt.Sprintf("!broken %d", i)
+	}
+	for bound, least := range map[int64]int64{0: 1, 1000: 8, 1: n} {
+		d, store := newPrefix(t)
+		d.Bucket = func(string) (lake.Store, error) { return sameBytes{Store: store, disk: d.FS, bound: bound}, nil }
+		plan := planOf(t, d, Target{Bucket: "b", Prefix: "raw/"})
+		plan.ErrorObjectBytes = bound
+		for range 2 { // the second finds everything there
+			r, err := d.Write(t.Context(), plan, records(texts...))
+			if err != nil || r.Objects < least || bound == 0 && r.Objects != 1 || r.Failed != n {
+				t.Fatalf("bound %d: %+v %v", bound, r, err)
+			}
+		}
+		lines := map[string]int{}
+		for _, body := range contents(t, store) {
+			for line := range strings.Lines(body) {
+				item, _, err := ParseFailed([]byte(line))
+				if err != nil {
+					t.Fatal(err)
+				}
+				lines[string(item.Data)]++
+			}
+		}
+		for i := range n {
+			if text := fmt.Sprintf("broken %d", i); lines[text] != 1 {
+				t.Fatalf("bound %d: %q stands %d times", bound, text, lines[text])
+			}
+		}
+	}
+}

@@ -26,8 +26,7 @@ const (
 	// are copied as bytes, 10 ns a record, because a query opens every file of the
 	// tail while it is planned and while it runs: with ten queries a second beside
 	// it, a stream at its limit takes 12 % more.
-	joinFanIn  = 10
-	rejectsMax = 64 << 10 // frames with rejects that are remembered one by one
+	joinFanIn = 10
 )
 
 // pumpState is what only the pump goroutine touches.
@@ -44,9 +43,8 @@ type pumpState struct {
 	stalledUntil time.Time
 	waiters      []waiter
 	frozen       bool
-	renewedAt    time.Time       // when the table's schema was looked at
-	rejects      []record.Offset // first offsets of frames with rejects or conflicts, from through on
-	rejectsAll   bool            // too many to remember: look at every frame
+	renewedAt    time.Time // when the table's schema was looked at
+	faults       faults    // taken since building
 }
 
 // errFrozen: a second freeze, or a flush beyond the cut of one.
@@ -312,6 +310,7 @@ func (l *tableLane) stall(err error) {
 	l.m.o.Logger.Error("tail cannot be written, will be tried again", "stream", l.s.name, "wait", l.m.o.RetryWait, "err", err)
 	l.m.metrics.failedFlush(l.s.name)
 	l.builder = l.builder.Layout().NewBuilder()
+	l.faults = faults{}
 	l.appended.Store(uint64(l.building))
 	l.stalledUntil = l.m.o.Now().Add(l.m.o.RetryWait)
 }
@@ -356,6 +355,9 @@ func (l *tableLane) absorb(d *decoders, limit record.Offset) error {
 			}
 			err := l.take(p)
 			p.batch.Release()
+			if err == nil && l.faults.bytes >= l.m.o.ErrorObjectBytes {
+				err = l.encode(d)
+			}
 			if err != nil {
 				return err
 			}
@@ -377,7 +379,7 @@ func (l *tableLane) popLocked() pending {
 	p := l.queue[0]
 	l.queue[0] = pending{}
 	l.queue = l.queue[1:]
-	l.queuedRows -= p.count
+	l.queuedRows, l.queuedBytes = l.queuedRows-p.count, l.queuedBytes-p.bytes
 	return p
 }
 
@@ -392,7 +394,7 @@ func (l *tableLane) readLog(d *decoders, from, to record.Offset) error {
 		if err := l.takeFrame(d, f); err != nil {
 			return err
 		}
-		if l.builder.Rows() >= columnar.MaxRowGroupRows {
+		if l.builder.Rows() >= columnar.MaxRowGroupRows || l.faults.bytes >= l.m.o.ErrorObjectBytes {
 			return l.encode(d)
 		}
 		return nil
@@ -438,7 +440,7 @@ func (l *tableLane) takeBatch(e *ledger.Effect, b *columnar.Batch, conflict bool
 	}
 	l.addEffect(e, b, conflict)
 	if len(b.Rejects) > 0 || conflict {
-		l.noteReject(e.First)
+		l.faults.add(faultsOf(b, conflict))
 		l.m.metrics.rejected(l.s.name, len(b.Rejects), conflict, b.Docs())
 	}
 	if !conflict {
@@ -462,14 +464,6 @@ func (l *tableLane) taking(e ledger.Effect) error {
 	return nil
 }
 
-func (l *tableLane) noteReject(first record.Offset) {
-	if len(l.rejects) >= rejectsMax {
-		l.rejectsAll = true
-		return
-	}
-	l.rejects = append(l.rejects, first)
-}
-
 // encode turns what the builder holds into a tail entry. d, if not nil, serves
 // to merge it with its neighbours.
 func (l *tableLane) encode(d *decoders) error {
@@ -481,6 +475,7 @@ func (l *tableLane) encode(d *decoders) error {
 	if err != nil {
 		return err
 	}
+	e.faults, l.faults = l.faults, faults{}
 	l.tail.push(e)
 	l.building = to
 	l.encodedAt = l.m.o.Now()
@@ -495,11 +490,12 @@ func (l *tableLane) encode(d *decoders) error {
 }
 
 // joinLarge puts the files of the last entries together, once joinFanIn large
-// ones stand in a row. It only saves work: if it fails, the entries stay.
+// ones stand in a row. It only saves work: if it fails, the entries stay. One
+// that is large for its faults has as much to be read again.
 func (l *tableLane) joinLarge() {
 	all := l.tail.span(max(l.Through(), l.flushEnd), l.building)
 	from := len(all)
-	for from > 0 && len(all)-from < joinFanIn && !all[from-1].joined && all[from-1].rows >= mergeRowsMax && all[from-1].layout == all[len(all)-1].layout {
+	for from > 0 && len(all)-from < joinFanIn && !all[from-1].joined && all[from-1].work() >= mergeRowsMax && all[from-1].layout == all[len(all)-1].layout {
 		from--
 	}
 	old := all[from:]
@@ -507,10 +503,14 @@ func (l *tableLane) joinLarge() {
 		return
 	}
 	e := &entry{first: old[0].first, next: old[len(old)-1].next, joined: true, layout: old[0].layout}
+	if l.tail.faults(e.first, e.next).bytes > flushErrorObjects*l.m.o.ErrorObjectBytes { // as in mergeSmall
+		return
+	}
 	byPartition := map[catalog.Partition][]TailFile{}
 	var order []catalog.Partition
 	for _, o := range old {
 		e.rows += o.rows
+		e.faults.add(o.faults)
 		for _, f := range o.files {
 			if byPartition[f.Partition] == nil {
 				order = append(order, f.Partition)
@@ -569,17 +569,22 @@ func (l *tableLane) writeEntry(b *columnar.Builder, first, next record.Offset, t
 func (l *tableLane) mergeSmall(d *decoders) error {
 	for {
 		all := l.tail.span(max(l.Through(), l.flushEnd), l.building)
-		from, rows := len(all), int64(0)
-		for from > 0 && len(all)-from < mergeFanIn && rows < mergeRowsMax {
+		from, work, size, full := len(all), int64(0), int64(0), false
+		for from > 0 && len(all)-from < mergeFanIn && work < mergeRowsMax {
 			e := all[from-1]
-			if e.tier != all[len(all)-1].tier || e.rows >= mergeRowsMax || e.layout != all[len(all)-1].layout {
+			// A flush cuts between entries, also where there is much to be rejected.
+			if size += e.faults.bytes; size > l.m.o.ErrorObjectBytes {
+				full = true
 				break
 			}
-			rows += e.rows
+			if e.tier != all[len(all)-1].tier || e.work() >= mergeRowsMax || e.layout != all[len(all)-1].layout {
+				break
+			}
+			work += e.work()
 			from--
 		}
 		last := all[from:]
-		if len(last) < 2 || len(last) < mergeFanIn && rows < mergeRowsMax {
+		if len(last) < 2 || len(last) < mergeFanIn && work < mergeRowsMax && !full {
 			return nil
 		}
 		if err := l.merge(last, d); err != nil {
@@ -594,6 +599,16 @@ func (l *tableLane) mergeSmall(d *decoders) error {
 // merge replaces neighbouring entries by one.
 func (l *tableLane) merge(old []*entry, d *decoders) error {
 	first, next := old[0].first, old[len(old)-1].next
+	var rows int64
+	var faulty faults
+	for _, e := range old {
+		rows += e.rows
+		faulty.add(e.faults)
+	}
+	if rows == 0 { // nothing to read for
+		l.tail.replace(old, &entry{first: first, next: next, tier: old[0].tier + 1, layout: old[0].layout, faults: faulty})
+		return nil
+	}
 	b := l.merger
 	if b == nil || b.Layout() != old[0].layout {
 		b = old[0].layout.NewBuilder()
@@ -621,6 +636,7 @@ func (l *tableLane) merge(old []*entry, d *decoders) error {
 		return err
 	}
 	l.merger = b
+	e.faults = faulty
 	l.tail.replace(old, e)
 	return nil
 }
@@ -686,6 +702,7 @@ func (l *tableLane) due() *plan {
 	if !wanted {
 		cfg := l.s.Config() // the hints may change while the stream runs
 		_, _, size, _ := l.tail.stats()
+		size += l.tail.faults(through, end).bytes
 		old := !l.firstAt.IsZero() && now.Sub(l.firstAt) >= cfg.Interval
 		// One commit a second is what a table takes with ease; more would only
 		// make the files smaller.
@@ -693,5 +710,5 @@ func (l *tableLane) due() *plan {
 			return nil
 		}
 	}
-	return &plan{From: through, To: end, At: now.UTC()}
+	return &plan{From: through, To: l.tail.cut(through, end, flushErrorObjects*l.m.o.ErrorObjectBytes), At: now.UTC()}
 }

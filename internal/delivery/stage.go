@@ -53,8 +53,9 @@ const (
 // Processor turns records into others. It is used by one goroutine.
 type Processor interface {
 	// Process returns the outcomes of each record, at least one, in the order
-	// of records. What it cannot process is a Failed outcome; an error says
-	// nothing about any record, and all are given again.
+	// of records; or those of the first records only, at least one's, where all
+	// would take too much memory. What it cannot process is a Failed outcome; an
+	// error says nothing about any record, and all are given again.
 	Process(ctx context.Context, records []SourceRecord) ([][]Outcome, error)
 	// BatchBytesMax bounds the records of one Process, as far as frames allow.
 	BatchBytesMax() int
@@ -231,7 +232,7 @@ func (g *stage) hold(err error) {
 	g.wait = min(max(2*g.wait, g.m.o.RetryWait), retryWaitMax)
 	g.retryAt = g.m.o.Now().Add(g.wait)
 	g.m.o.Logger.Error("processing failed, will be tried again", "stream", g.s.name, "wait", g.wait, "err", err)
-	g.m.metrics.failedFlush(g.s.name)
+	g.m.metrics.held(g.s.name)
 }
 
 // step processes the next frames; more tells whether it found any.
@@ -248,10 +249,14 @@ func (g *stage) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if len(outcomes) != len(records) {
-		return false, fmt.Errorf("the processor answered %d of %d records", len(outcomes), len(records))
+	if n := len(outcomes); n > len(records) || n == 0 {
+		return false, fmt.Errorf("the processor answered %d of %d records", n, len(records))
 	}
 	for _, f := range frames {
+		if len(outcomes) == 0 {
+			break
+		}
+		f.Count = min(f.Count, uint32(len(outcomes))) // the rest follows as a frame of its own
 		if err := g.emit(ctx, f, outcomes[:f.Count]); err != nil {
 			return false, err
 		}
@@ -276,6 +281,10 @@ func (g *stage) read(ctx context.Context, from, limit record.Offset) (frames []f
 		docs, err := readPlain(f.Payload, int(f.Count))
 		if err != nil {
 			return fmt.Errorf("frame at offset %d: %w", f.First, err)
+		}
+		if f.First < from { // of this one, the first records are logged already, and that they stand for others
+			docs = docs[from-f.First:]
+			f.First, f.Count, f.replays = from, uint32(len(docs)), nil
 		}
 		for i, d := range docs {
 			records = append(records, SourceRecord{ID: record.ID{Key: g.in, Offset: f.First + record.Offset(i)}, ArrivedAt: f.ArrivedAt, Data: d})
@@ -303,11 +312,35 @@ type routed struct {
 	places []int32
 }
 
-// emit logs what became of one frame's records, and enters it into the ledger.
+// codeTooLarge is the code of a record of which processing makes more than a
+// frame of the log can hold.
+const codeTooLarge = "Processing.OutputTooLarge"
+
+// emit logs what became of one frame's records. Where that is too large for a
+// frame, it logs several in its place.
 func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
+	err := g.emitFrame(ctx, f, outcomes)
+	if !errors.Is(err, wal.ErrTooLarge) {
+		return err
+	}
+	if f.Count == 1 {
+		return g.emitFrame(ctx, f, [][]Outcome{{{Kind: Failed, Code: codeTooLarge, Message: fmt.Sprintf("What processing makes of the record cannot be kept: %v", err)}}})
+	}
+	head, rest := f, f
+	head.Count = f.Count / 2
+	rest.First, rest.Count, rest.replays = f.First+record.Offset(head.Count), f.Count-head.Count, nil
+	if err := g.emit(ctx, head, outcomes[:head.Count]); err != nil {
+		return err
+	}
+	return g.emit(ctx, rest, outcomes[head.Count:])
+}
+
+// emitFrame logs what became of a frame's records, and enters it into the ledger.
+func (g *stage) emitFrame(ctx context.Context, f frame, outcomes [][]Outcome) error {
 	var st staged
 	var tables []*routed
 	var dropped, failed int
+	var size int64
 	for place, list := range outcomes {
 		for i := range list {
 			o := &list[i]
@@ -319,10 +352,12 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 				failed++
 				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedFailed, Code: o.Code, Message: o.Message})
 			case g.objects:
+				size += int64(len(o.Data))
 				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedDocument, Data: o.Data, Keys: o.Keys})
 			default:
 				t := g.route(&tables, o.Table)
 				t.docs, t.places = append(t.docs, o.Data), append(t.places, int32(place))
+				size += int64(len(o.Data))
 			}
 		}
 	}
@@ -385,6 +420,9 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 		}
 	}
 	g.m.metrics.processed(g.s.name, int(f.Count), dropped, failed)
+	if len(g.s.Config().Processing) > 0 {
+		g.m.metrics.firehose.processed.add(string(g.s.name), int64(max(int(f.Count)-dropped-failed, 0)), size)
+	}
 	return g.m.o.Ledger.Apply(effect)
 }
 

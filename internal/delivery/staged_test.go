@@ -115,6 +115,10 @@ func (s *script) Process(_ context.Context, records []SourceRecord) ([][]Outcome
 			out[i] = []Outcome{{Kind: Failed, Code: "Lambda.FunctionError", Message: "no"}}
 		case strings.HasPrefix(text, "two"):
 			out[i] = []Outcome{{Data: []byte(text + "/1")}, {Data: []byte(text + "/2"), Keys: map[string]string{"k": "key-"}}}
+		case strings.HasPrefix(text, "big"):
+			out[i] = []Outcome{{Data: fmt.Appendf(nil, "%s, asked %d times%s", text, s.w.asked, strings.Repeat(".", 12<<10))}}
+		case strings.HasPrefix(text, "huge"):
+			out[i] = []Outcome{{Data: bytes.Repeat(r.Data, 64<<10)}}
 		case strings.HasPrefix(text, "ask"):
 			out[i] = []Outcome{{Data: fmt.Appendf(nil, "asked %d times", s.w.asked)}}
 		case strings.HasPrefix(text, "u:"):
@@ -449,4 +453,98 @@ func FuzzStagedPayload(f *testing.F) {
 			t.Fatalf("%v\n%v\n%v", err, got, again)
 		}
 	})
+}
+
+// What processing makes of a frame may be larger than a frame: it is logged in
+// parts, and a record that is too large alone is failed. The stream never stands
+// for it, and each record is processed once, whatever crashes in between.
+func TestOutcomesLargerThanAFrame(t *testing.T) {
+	end := false
+	for n := 1; !end; n += 3 {
+		var err error
+		if end, err = crashParted(t, n); err != nil {
+			t.Fatalf("crash after operation %d: %v", n, err)
+		}
+	}
+}
+
+func crashParted(t *testing.T, n int) (finished bool, err error) {
+	mem, w := fsys.NewMem(), newWorld()
+	var mu sync.Mutex
+	ops := 0
+	mem.SetHook(func(string, string, int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if ops++; ops > n {
+			return errCrashed
+		}
+		return nil
+	})
+	cfg := objectStream
+	cfg.Processing = json.RawMessage(`"steady"`)
+	const puts = 3
+	acked := map[int]bool{}
+	if h, err := openHouse(t, mem, w, nil); err == nil {
+		if _, err := h.m.Create(context.Background(), cfg); err == nil {
+			for i := range puts {
+				docs := []string{"fail first", "small"}
+				for k := range 6 {
+					docs = append(docs, fmt.Sprintf("big %d", 10*i+k))
+				}
+				if _, err := h.put(append(docs, "huge", "fail last")...); err == nil {
+					acked[i] = true
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+				_ = h.m.Flush(ctx)
+				cancel()
+			}
+		}
+		h.abandon()
+	}
+	mu.Lock()
+	finished = ops <= n
+	mu.Unlock()
+	h, err := openHouse(t, mem.Crash(uint64(n)), w, nil)
+	if err != nil {
+		return finished, fmt.Errorf("reopen: %w", err)
+	}
+	defer h.abandon()
+	if len(h.m.Streams()) == 0 {
+		return finished, nil
+	}
+	s, err := h.m.Stream("s")
+	if err != nil {
+		return finished, err
+	}
+	if err := s.Flush(context.Background()); err != nil {
+		return finished, err
+	}
+	got, err := h.lines(roleObjects)
+	if err != nil {
+		return finished, err
+	}
+	count := map[string]int{}
+	offsets := map[string]bool{}
+	for line, k := range got {
+		offset, text, _ := strings.Cut(line, " ")
+		text, _, _ = strings.Cut(text, ",")
+		if k != 1 || offsets[offset] {
+			return finished, fmt.Errorf("the record at offset %s is there twice", offset)
+		}
+		offsets[offset] = true
+		count[text]++
+	}
+	for i := range acked {
+		for k := range 6 {
+			if text := fmt.Sprintf("big %d", 10*i+k); count[text] != 1 {
+				return finished, fmt.Errorf("%q is there %d times", text, count[text])
+			}
+		}
+	}
+	for text, least := range map[string]int{"small": len(acked), codeTooLarge + "huge": len(acked), "Lambda.FunctionErrorfail first": len(acked), "Lambda.FunctionErrorfail last": len(acked)} {
+		if count[text] < least {
+			return finished, fmt.Errorf("%q is there %d times, want %d: %v", text, count[text], least, count)
+		}
+	}
+	return finished, nil
 }

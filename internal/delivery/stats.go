@@ -13,7 +13,26 @@ type Stats struct {
 	TailRows     int64             `json:"tail_rows"`
 	TailBytes    int64             `json:"tail_bytes"`
 	Err          string            `json:"error,omitempty"`
+	// Lanes are the ways to the stream's destinations, each with its progress.
+	Lanes []LaneStats `json:"lanes"`
 }
+
+// LaneStats is how far one destination is.
+type LaneStats struct {
+	// Name is the table's, or the role of an object destination: objects, backup,
+	// errors (the error output of a stream into tables).
+	Name    string `json:"name"`
+	Role    string `json:"role"`    // table, or the same as Name
+	Through uint64 `json:"through"` // records that the destination has
+}
+
+// The roles of lanes in Stats.
+const (
+	RoleTable   = "table"
+	RoleObjects = roleObjects
+	RoleBackup  = roleBackup
+	RoleErrors  = roleErrors
+)
 
 // Stats returns the stream's present figures.
 func (s *Stream) Stats() Stats {
@@ -29,6 +48,14 @@ func (s *Stream) Stats() Stats {
 		st.TailEntries, st.TailRows, st.TailBytes = st.TailEntries+entries, st.TailRows+rows, st.TailBytes+size
 		st.Visible = min(st.Visible, uint64(end))
 	}
+	s.each(func(l lane) {
+		switch l := l.(type) {
+		case *tableLane:
+			st.Lanes = append(st.Lanes, LaneStats{l.table.String(), RoleTable, uint64(l.Through())})
+		case *objectLane:
+			st.Lanes = append(st.Lanes, LaneStats{l.role, l.role, uint64(l.Through())})
+		}
+	})
 	if err := s.failure(); err != nil {
 		st.Err = err.Error()
 	}

@@ -63,6 +63,7 @@ type Stream struct {
 type pending struct {
 	first record.Offset
 	count int
+	bytes int64 // that the batch keeps from being freed
 	batch *columnar.Batch
 	conf  bool // a conflict frame: its batch is read for the ledger only
 	// replays are the earlier records that records of the frame stand for.
@@ -117,7 +118,6 @@ func (r *Receipt) AppendRecordID(dst []byte, i int) []byte {
 // openStream opens a stream's lanes. states are the stored progresses of
 // object lanes.
 func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]json.RawMessage) (*Stream, error) {
-	m.metrics.open(cfg.Name)
 	cfg.settle()
 	s := &Stream{m: m, name: cfg.Name, key: record.Key{Incarnation: cfg.Incarnation}}
 	s.cfg.Store(&cfg)
@@ -131,6 +131,7 @@ func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]
 			return nil, err
 		}
 		s.direct, s.lanes = l, []lane{l}
+		m.metrics.open(&cfg, s.quota.quota)
 		return s, nil
 	}
 	key := s.key
@@ -151,6 +152,7 @@ func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]
 		}
 		return nil, err
 	}
+	m.metrics.open(&cfg, s.quota.quota)
 	return s, nil
 }
 
@@ -594,7 +596,7 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 		*first = t.First()
 		tickets[n] = t
 		n++
-		s.direct.push(pending{first: t.First(), count: count, batch: b, conf: flag != 0, replays: replays, ticket: t})
+		s.direct.push(pending{first: t.First(), count: count, bytes: b.HeldBytes(), batch: b, conf: flag != 0, replays: replays, ticket: t})
 		return nil
 	}
 	*buf = (*buf)[:0]

@@ -30,9 +30,14 @@ type entry struct {
 	tier        int // how many merges made it
 	layout      *columnar.Layout
 	joined      bool // its files hold the row groups of entries that were joined
+	faults      faults
 	pins        int
 	dropped     bool
 }
+
+// work is how many documents of the log must be read for the entry to be made
+// again.
+func (e *entry) work() int64 { return e.rows + e.faults.records }
 
 // tail is the list of a stream's entries: contiguous, from the table's through
 // (or a little below it, until the drop) up to what is visible.
@@ -102,6 +107,31 @@ func (t *tail) span(from, to record.Offset) []*entry {
 		}
 	}
 	return out
+}
+
+// faults are those of [from, to).
+func (t *tail) faults(from, to record.Offset) (f faults) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.entries {
+		if e.first >= from && e.next <= to {
+			f.add(e.faults)
+		}
+	}
+	return f
+}
+
+// cut is the end of the first entries of [from, to) whose faults stay within
+// bytesMax; at least one entry's.
+func (t *tail) cut(from, to record.Offset, bytesMax int64) record.Offset {
+	at, size := from, int64(0)
+	for _, e := range t.span(from, to) {
+		if size += e.faults.bytes; size > bytesMax && at > from {
+			return at
+		}
+		at = e.next
+	}
+	return to
 }
 
 // drop forgets the entries below through: the table contains them.

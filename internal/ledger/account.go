@@ -140,15 +140,22 @@ func (l *Ledger) applyReplayed(into record.Key, r *Replayed) {
 }
 
 func (l *Ledger) resolve(r *Reject) {
-	if !r.HasSequence {
-		if l.unkeyed[r.Source]--; l.unkeyed[r.Source] <= 0 {
-			delete(l.unkeyed, r.Source)
+	f := l.feeds[r.Feed]
+	if r.anonymous() {
+		f = nil
+	}
+	if !r.HasSequence || f == nil {
+		source := r.Source
+		if l.unkeyed[source] == 0 {
+			source = ""
 		}
-		if r.Source == "" {
-			return
+		if l.unkeyed[source]--; l.unkeyed[source] <= 0 {
+			delete(l.unkeyed, source)
 		}
 	}
-	f := l.feedLocked(r.Feed)
+	if f == nil {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	a := &f.account
@@ -179,12 +186,20 @@ func (l *Ledger) feedLocked(id Feed) *feed {
 	return f
 }
 
+// anonymous reports that nothing tells whose the record is.
+func (r *Reject) anonymous() bool { return r.Source == "" && !r.HasSequence }
+
 func (l *Ledger) applyReject(r *Reject) {
-	if !r.HasSequence {
-		l.unkeyed[r.Source]++
-		if r.Source == "" {
-			return
+	stray := r.anonymous() || l.feeds[r.Feed] == nil && len(l.feeds) >= straysMax
+	if !r.HasSequence || stray {
+		source := r.Source
+		if _, known := l.unkeyed[source]; !known && len(l.unkeyed) >= straysMax {
+			source = ""
 		}
+		l.unkeyed[source]++
+	}
+	if stray {
+		return
 	}
 	f := l.feedLocked(r.Feed)
 	f.mu.Lock()

@@ -84,6 +84,10 @@ const (
 	intervalsMax = 1 << 20 // intervals a feed
 	samplesMax   = 100     // rejects and conflicts of a feed that are kept with their text
 	feedsMax     = 100_000
+	// straysMax bounds the feeds and the sources that rejects alone make known, so
+	// that bad records leave room for good ones. Further rejects are counted
+	// without a feed.
+	straysMax = feedsMax / 2
 )
 
 // Options configure a ledger. Zero values choose the defaults.

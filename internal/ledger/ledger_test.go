@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -206,6 +207,44 @@ func TestRejectIsResolvedByAGoodRecord(t *testing.T) {
 	acc, _ = l.Accounts()
 	if acc[0].ConflictCount != 1 || len(acc[0].Rejected) != 0 {
 		t.Fatalf("malformed resend: %+v", acc[0])
+	}
+}
+
+// Records that name other sources each do not make the account grow without
+// bound, nor leave no room for good ones; each is still counted, and resolved.
+func TestStraysAreBounded(t *testing.T) {
+	l := New(Options{})
+	key := record.Key{Incarnation: uuid.UUID{1}}
+	reject := func(i int) Reject {
+		return Reject{Feed: Feed{Source: fmt.Sprint("stray ", i)}, HasSequence: i%2 == 0, Sequence: 7, Code: "X", Offset: record.Offset(i)}
+	}
+	const n = 3 * straysMax
+	for i := range n {
+		must(t, l.Apply(Effect{Key: key, First: record.Offset(i), Count: 1, Rejects: []Reject{reject(i)}}))
+	}
+	count := func() (total int64) {
+		for _, k := range l.Unkeyed() {
+			total += k
+		}
+		acc, _ := l.Accounts()
+		for _, a := range acc {
+			total += a.Rejected.Total()
+		}
+		return total
+	}
+	acc, _ := l.Accounts()
+	if len(acc) > straysMax || len(l.Unkeyed()) > straysMax+1 || count() != n {
+		t.Fatalf("%d feeds, %d sources, %d rejects of %d", len(acc), len(l.Unkeyed()), count(), n)
+	}
+	if _, err := l.Reserve([]Run{run(feedA, 1, 1)}, []uint64{1}); err != nil {
+		t.Fatalf("no room for a good record: %v", err)
+	}
+	for i := range n {
+		r := reject(i)
+		must(t, l.Apply(Effect{Key: key, First: record.Offset(n + i), Count: 1, Replayed: []Replayed{{Key: key, Offset: record.Offset(i), Resolves: &r}}}))
+	}
+	if left := count(); left != 0 {
+		t.Fatalf("%d rejects are left after all were resolved", left)
 	}
 }
 

@@ -198,7 +198,7 @@ func (h *house) open() {
 // newMarket makes a market over the house's parts.
 func (h *house) newMarket(edit func(*Options)) *Market {
 	o := Options{Catalog: h.catalog, Engine: h.engine, Pack: h.pack, Streams: h.delivery, Ledger: h.ledger, Compactor: h.maintain,
-		StatementsDir: filepath.Join(h.dir, "statements"), Program: "test", Logger: h.logger(), Now: h.clock}
+		StatementsDir: filepath.Join(h.dir, "statements"), Program: "test", Logger: h.logger(), Now: h.clock, Since: func() time.Time { return time.Time{} }}
 	if edit != nil {
 		edit(&o)
 	}

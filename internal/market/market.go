@@ -112,6 +112,9 @@ type Options struct {
 	DeadlineWarn  time.Duration // an incomplete trade date this close to its deadline is a predicted miss; default 1 h
 	WatchInterval time.Duration // default 30 s
 	WatchDates    int           // trade dates that Status looks back on; default 3
+	// Since is when the server began to listen; nil: when the first of the pack's
+	// streams was created.
+	Since func() time.Time
 
 	Webhook        string        // URL that deadline events are posted to; "": none
 	WebhookTimeout time.Duration // of one try; default 5 s
@@ -199,6 +202,9 @@ func New(o Options) (*Market, error) {
 	o.setDefaults()
 	m := &Market{o: o, life: uuid.NewString()[:8], pack: o.Pack, turn: make(chan struct{}, 1), stop: make(chan struct{}), pace: map[calendar.TradeDate]*pace{}}
 	m.step = func(string) error { return nil }
+	if m.o.Since == nil {
+		m.o.Since = m.since
+	}
 	for _, f := range o.Pack.Close.Facts {
 		s, ok := o.Pack.Stream(f.Stream)
 		if !ok || s.Partition == "" {

@@ -8,10 +8,12 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/engine"
 )
 
 // DateState says where a trade date stands.
@@ -70,7 +72,8 @@ const (
 const paceMemory = 0.5
 
 // Status tells of the recent and open trade dates, newest first: those that
-// have records, and those since the first of them up to today's.
+// have records, and, up to today's, those since the first of them that the
+// server can have seen or that the roster asks for.
 func (m *Market) Status(ctx context.Context) ([]DateStatus, error) {
 	if m.o.Ledger == nil {
 		return nil, ErrReadOnly
@@ -81,9 +84,13 @@ func (m *Market) Status(ctx context.Context) ([]DateStatus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("status: %w", err)
 	}
+	dates, err := m.recent(ctx, pin)
 	pin.Release()
+	if err != nil {
+		return nil, fmt.Errorf("status: %w", err)
+	}
 	var out []DateStatus
-	for _, d := range m.recent() {
+	for _, d := range dates {
 		s, err := m.dateStatus(ctx, d)
 		if err != nil {
 			return nil, fmt.Errorf("status of %s: %w", d, err)
@@ -93,8 +100,11 @@ func (m *Market) Status(ctx context.Context) ([]DateStatus, error) {
 	return out, nil
 }
 
-// recent lists the trade dates to tell of, newest first.
-func (m *Market) recent() []calendar.TradeDate {
+// recent lists the trade dates to tell of, newest first. A source that says
+// nothing on a trade date is a gap, but not before the server was there to hear
+// it: of the trade dates before its first, those count that have records, or
+// that a roster row asks for.
+func (m *Market) recent(ctx context.Context, pin *engine.Pin) ([]calendar.TradeDate, error) {
 	dates := map[calendar.TradeDate]bool{}
 	accounts, _ := m.o.Ledger.Accounts()
 	var oldest calendar.TradeDate
@@ -106,10 +116,19 @@ func (m *Market) recent() []calendar.TradeDate {
 			}
 		}
 	}
+	first := m.firstDate()
+	var unseen []calendar.TradeDate // newest first
 	d, ok := m.today()
 	for n := 0; ok && n < m.o.WatchDates && oldest != 0 && d >= oldest; n++ {
-		dates[d] = true
+		if d >= first {
+			dates[d] = true
+		} else if !dates[d] {
+			unseen = append(unseen, d)
+		}
 		d, ok = m.pack.Calendar.Prev(d)
+	}
+	if err := m.askedFor(ctx, pin, unseen, dates); err != nil {
+		return nil, err
 	}
 	out := make([]calendar.TradeDate, 0, len(dates))
 	for d := range dates {
@@ -119,7 +138,63 @@ func (m *Market) recent() []calendar.TradeDate {
 	}
 	slices.Sort(out)
 	slices.Reverse(out)
-	return out[:min(len(out), statusDatesMax)]
+	return out[:min(len(out), statusDatesMax)], nil
+}
+
+// firstDate is the trade date that traded when the first of the pack's streams
+// was created, or the next one; 0 where that cannot be told.
+func (m *Market) firstDate() calendar.TradeDate {
+	at := m.o.Since()
+	if at.IsZero() {
+		return 0
+	}
+	if d, ok := m.pack.Calendar.TradeDate(at.UnixNano()); ok {
+		return d
+	}
+	y, mon, day := at.In(m.pack.Calendar.Location()).Date()
+	d, ok := m.pack.Calendar.Next(calendar.Date(y, mon, day) - 1)
+	for ; ok; d, ok = m.pack.Calendar.Next(d) {
+		if s, _ := m.pack.Calendar.Session(d); at.Before(s.Sessions[len(s.Sessions)-1].CloseAt) {
+			return d
+		}
+	}
+	return 0
+}
+
+// since is when the first of the pack's streams was created.
+func (m *Market) since() (at time.Time) {
+	if m.o.Streams == nil {
+		return at
+	}
+	for _, s := range m.o.Streams.Streams() {
+		c := s.Config()
+		if _, ok := m.pack.Stream(c.Name); ok && (at.IsZero() || c.CreatedAt.Before(at)) {
+			at = c.CreatedAt
+		}
+	}
+	return at
+}
+
+// askedFor adds those of the trade dates that a roster row asks for which begins
+// among them. A row that held long before asks nothing of a server that was not
+// there.
+func (m *Market) askedFor(ctx context.Context, pin *engine.Pin, unseen []calendar.TradeDate, dates map[calendar.TradeDate]bool) error {
+	if len(unseen) == 0 {
+		return nil
+	}
+	var list []string
+	for _, d := range unseen {
+		list = append(list, "("+dateLiteral(d)+")")
+	}
+	return m.query(ctx, pin, "SELECT DISTINCT CAST(v.d AS varchar) FROM (VALUES "+strings.Join(list, ",")+") AS v(d) JOIN "+quoteName(m.name(m.pack.Close.Roster))+
+		" AS r ON r.effective_from <= v.d AND (r.effective_to IS NULL OR v.d < r.effective_to) WHERE r.effective_from >= "+dateLiteral(unseen[len(unseen)-1]), func(row []any) error {
+		d, err := calendar.ParseTradeDate(text(row[0]))
+		if err != nil {
+			return fmt.Errorf("roster: %w", err)
+		}
+		dates[d] = true
+		return nil
+	})
 }
 
 // today is the trade date that trades now, or traded last.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -125,4 +126,67 @@ func TestPaceMakesAnExpectation(t *testing.T) {
 	h.market.Watch()
 	time.Sleep(20 * time.Millisecond)
 	check(t, h.market.Close())
+}
+
+// A server answers for the trade dates that it can have seen: of those before
+// its first, for the ones that have records, or that a roster row asks for.
+func TestStatusBeforeTheFirstTradeDate(t *testing.T) {
+	h := newHouse(t)
+	since := time.Date(2026, 11, 25, 15, 0, 0, 0, time.UTC) // Wednesday, in the session
+	open := func() {
+		t.Helper()
+		check(t, h.market.Close())
+		h.market = h.newMarket(func(o *Options) {
+			o.WatchDates = 8
+			o.Since = func() time.Time { return since }
+		})
+	}
+	open()
+	h.play(200, nil, func(exchange.Record, string) bool { return false }) // of Friday 2026-11-20, replayed
+	h.setClock(time.Date(2026, 12, 1, 15, 0, 0, 0, time.UTC))
+	dates := func() (out []string, missed int) {
+		t.Helper()
+		check(t, h.market.look(t.Context()))
+		for _, s := range must[[]DateStatus](t)(h.market.Status(t.Context())) {
+			out = append(out, s.TradeDate)
+			if s.DeadlineIs == DeadlineMissed {
+				missed++
+			}
+		}
+		return out, missed
+	}
+	want := func(what string, missed int, want ...string) {
+		t.Helper()
+		if got, n := dates(); !slices.Equal(got, want) || n != missed {
+			t.Errorf("%s: %v, of which %d are missed; want %v and %d", what, got, n, want, missed)
+		}
+	}
+	// Monday and Tuesday before it are nobody's; Thanksgiving is no trade date.
+	want("created on Wednesday", 4, "2026-12-01", "2026-11-30", "2026-11-27", "2026-11-25", "2026-11-20")
+	since = time.Date(2026, 11, 26, 2, 0, 0, 0, time.UTC) // after Wednesday's last session
+	want("created on Wednesday night", 3, "2026-12-01", "2026-11-30", "2026-11-27", "2026-11-20")
+	since = time.Date(2026, 12, 1, 8, 30, 0, 0, time.UTC)
+	want("created today", 1, "2026-12-01", "2026-11-20")
+	// A roster row that begins on a date before the first asks for it, and for
+	// those after; the pack's own, of long ago, do not.
+	r, ok := h.pack.Reference(h.pack.Close.Roster)
+	if !ok {
+		t.Fatal("no roster")
+	}
+	h.addReference(r, [][]string{{"NEW", "NEW-{trade_date}-*", "executions", "2026-11-27", "2026-11-30", "it says so"}})
+	want("asked for", 2, "2026-12-01", "2026-11-27", "2026-11-20")
+}
+
+// Without an option, a server began when the first of the pack's streams did.
+func TestSinceIsTheFirstStream(t *testing.T) {
+	h := newHouse(t)
+	var first time.Time
+	for _, s := range h.delivery.Streams() {
+		if at := s.Config().CreatedAt; first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	if got := h.market.since(); first.IsZero() || !got.Equal(first) {
+		t.Errorf("%v, want %v", got, first)
+	}
 }

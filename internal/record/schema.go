@@ -34,7 +34,7 @@ var kindNames = map[Kind]string{Boolean: "boolean", Int: "int", Long: "long", Do
 // String is Iceberg's spelling of the type.
 func (t Type) String() string {
 	if t.Kind == Decimal {
-		return fmt.Sprintf("decimal(%d, %d)", t.Precision, t.Scale)
+		return "decimal(" + strconv.Itoa(t.Precision) + ", " + strconv.Itoa(t.Scale) + ")"
 	}
 	if s, ok := kindNames[t.Kind]; ok {
 		return s

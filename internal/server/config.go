@@ -98,6 +98,8 @@ type DeliveryConfig struct {
 	InflightBytes      Size     `yaml:"inflight_bytes"`
 	// Quotas bound what a stream takes, by its name; "*" is every other.
 	Quotas map[string]QuotaConfig `yaml:"quotas"`
+	// StreamsMax is how many delivery streams there may be.
+	StreamsMax int `yaml:"streams_max"`
 }
 
 // QuotaConfig bounds a stream's puts a second; 0 is no bound.
@@ -261,6 +263,8 @@ func (c *Config) Check() error {
 	switch {
 	case slices.ContainsFunc(slices.Collect(maps.Values(c.Delivery.Quotas)), func(q QuotaConfig) bool { return q.Records < 0 }):
 		return errors.New("delivery.quotas: records: not below 0, which is no bound")
+	case c.Delivery.StreamsMax <= 0:
+		return errors.New("delivery.streams_max: must be above 0; AWS's own quota is 5000")
 	case c.Delivery.TailInterval <= 0:
 		return errors.New("delivery.tail_interval: must be above 0")
 	case c.Engine.Memory < 64<<20:

@@ -82,13 +82,22 @@ type progress struct {
 type streamProgress struct {
 	stats              delivery.Stats
 	visible, committed age
+	lanes              map[string]*age // by name
 }
 
 var (
 	invisibleRecords = prometheus.NewDesc("tapehouse_stream_invisible_records", "Acknowledged records that a query would have to wait for.", []string{"stream"}, nil)
 	invisibleSeconds = prometheus.NewDesc("tapehouse_stream_invisible_seconds", "Age of the oldest acknowledged record that a query would have to wait for.", []string{"stream"}, nil)
 	waitingRecords   = prometheus.NewDesc("tapehouse_stream_undelivered_records", "Acknowledged records that are not in the destination yet.", []string{"stream"}, nil)
+	laneRecords      = prometheus.NewDesc("tapehouse_stream_lane_undelivered_records", "Acknowledged records that one destination of the stream does not have yet: its table, objects, backup or errors.", []string{"stream", "lane"}, nil)
+	laneFreshness    = prometheus.NewDesc("tapehouse_stream_lane_data_freshness_seconds", "Age of the oldest acknowledged record that one destination of the stream does not have yet.", []string{"stream", "lane"}, nil)
 	freshness        = prometheus.NewDesc("tapehouse_stream_data_freshness_seconds", "DataFreshness: age of the oldest acknowledged record that is not in the destination yet.", []string{"stream"}, nil)
+	// The same by destination, under CloudWatch's names.
+	firehoseFreshness = map[string]*prometheus.Desc{
+		delivery.RoleTable:   prometheus.NewDesc("tapehouse_firehose_delivery_to_iceberg_data_freshness_seconds", "DeliveryToIceberg.DataFreshness: age of the oldest acknowledged record that a table does not have yet.", []string{"delivery_stream"}, nil),
+		delivery.RoleObjects: prometheus.NewDesc("tapehouse_firehose_delivery_to_s3_data_freshness_seconds", "DeliveryToS3.DataFreshness: age of the oldest acknowledged record that is not in an object yet.", []string{"delivery_stream"}, nil),
+		delivery.RoleBackup:  prometheus.NewDesc("tapehouse_firehose_backup_to_s3_data_freshness_seconds", "BackupToS3.DataFreshness: age of the oldest acknowledged record that is not in the backup yet.", []string{"delivery_stream"}, nil),
+	}
 )
 
 // newProgress begins to watch; the caller closes it.
@@ -126,11 +135,17 @@ func (p *progress) observe(now time.Time) {
 		sp := p.now[name]
 		// A stream created again begins anew: its numbers start at 0.
 		if sp == nil || stats.Acknowledged < sp.stats.Acknowledged {
-			sp = &streamProgress{}
+			sp = &streamProgress{lanes: map[string]*age{}}
 		}
 		sp.stats = stats
 		sp.visible.observe(now, stats.Acknowledged, stats.Visible)
 		sp.committed.observe(now, stats.Acknowledged, stats.Through)
+		for _, l := range stats.Lanes {
+			if sp.lanes[l.Name] == nil {
+				sp.lanes[l.Name] = &age{}
+			}
+			sp.lanes[l.Name].observe(now, stats.Acknowledged, l.Through)
+		}
 		next[name] = sp
 	}
 	p.now = next
@@ -138,7 +153,10 @@ func (p *progress) observe(now time.Time) {
 
 // Describe implements prometheus.Collector.
 func (p *progress) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{invisibleRecords, invisibleSeconds, waitingRecords, freshness} {
+	for _, d := range []*prometheus.Desc{invisibleRecords, invisibleSeconds, waitingRecords, freshness, laneRecords, laneFreshness} {
+		out <- d
+	}
+	for _, d := range firehoseFreshness {
 		out <- d
 	}
 }
@@ -149,8 +167,8 @@ func (p *progress) Collect(out chan<- prometheus.Metric) {
 	p.observe(now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	gauge := func(d *prometheus.Desc, v float64, stream string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, stream)
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	behind := func(end, bound uint64) float64 { return float64(end - min(end, bound)) }
 	for name, s := range p.now {
@@ -158,6 +176,18 @@ func (p *progress) Collect(out chan<- prometheus.Metric) {
 		gauge(invisibleSeconds, s.visible.seconds(now), name)
 		gauge(waitingRecords, behind(s.stats.Acknowledged, s.stats.Through), name)
 		gauge(freshness, s.committed.seconds(now), name)
+		oldest := map[string]float64{} // by role
+		for _, l := range s.stats.Lanes {
+			seconds := s.lanes[l.Name].seconds(now)
+			gauge(laneRecords, behind(s.stats.Acknowledged, l.Through), name, l.Name)
+			gauge(laneFreshness, seconds, name, l.Name)
+			oldest[l.Role] = max(oldest[l.Role], seconds)
+		}
+		for role, seconds := range oldest {
+			if d := firehoseFreshness[role]; d != nil {
+				gauge(d, seconds, name)
+			}
+		}
 	}
 }
 

@@ -59,7 +59,7 @@ func gauge(t *testing.T, s *Server, name, stream string) float64 {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			if stream == "" || label(m, "stream") == stream {
+			if stream == "" || label(m, "stream") == stream || label(m, "delivery_stream") == stream {
 				return m.GetGauge().GetValue()
 			}
 		}
@@ -117,11 +117,14 @@ func TestServerMetrics(t *testing.T) {
 	if got := gauge(t, s, "tapehouse_stream_invisible_records", "executions"); got != 0 {
 		t.Errorf("%v records are invisible after they were seen", got)
 	}
-	waitFor(t, "the freshness rises", func() bool { return gauge(t, s, "tapehouse_stream_data_freshness_seconds", "executions") > 0 })
+	fresh := []string{"tapehouse_stream_data_freshness_seconds", "tapehouse_stream_lane_data_freshness_seconds", "tapehouse_firehose_delivery_to_iceberg_data_freshness_seconds"}
+	for _, name := range fresh {
+		waitFor(t, "the freshness rises", func() bool { return gauge(t, s, name, "executions") > 0 })
+	}
 	if err := s.delivery.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"tapehouse_stream_undelivered_records", "tapehouse_stream_data_freshness_seconds", "tapehouse_stream_invisible_seconds"} {
+	for _, name := range append(fresh, "tapehouse_stream_undelivered_records", "tapehouse_stream_lane_undelivered_records", "tapehouse_stream_invisible_seconds") {
 		if got := gauge(t, s, name, "executions"); got != 0 {
 			t.Errorf("%s is %v when all is delivered", name, got)
 		}
@@ -129,4 +132,33 @@ func TestServerMetrics(t *testing.T) {
 	if gauge(t, s, "tapehouse_server_tls_expiry_timestamp_seconds", "") != 0 {
 		t.Error("a certificate ends where there is none")
 	}
+
+	// Each destination of a stream has an age of its own: the backup is delivered
+	// once a quarter of an hour, the destination at once.
+	aws := client(t, s)
+	if err := aws.Call(t.Context(), "CreateDeliveryStream", extended("copy", jsonObject{"Prefix": "copy/", "S3BackupMode": "Enabled", "BufferingHints": jsonObject{"SizeInMBs": 1, "IntervalInSeconds": 0},
+		"S3BackupConfiguration": jsonObject{"RoleARN": "arn:aws:iam::000000000000:role/r", "BucketARN": "arn:aws:s3:::archive", "Prefix": "backup/", "BufferingHints": jsonObject{"SizeInMBs": 64, "IntervalInSeconds": 900}}}), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := aws.PutBatch(t.Context(), "copy", [][]byte{[]byte("a")}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the backup's freshness rises", func() bool {
+		return gauge(t, s, "tapehouse_firehose_backup_to_s3_data_freshness_seconds", "copy") > 0 && gauge(t, s, "tapehouse_firehose_delivery_to_s3_data_freshness_seconds", "copy") == 0
+	})
+}
+
+// delivery.streams_max bounds the streams, and is AWS's own quota by default.
+func TestStreamsMax(t *testing.T) {
+	cfg := testConfig(t)
+	if cfg.Delivery.StreamsMax != 5000 {
+		t.Errorf("the default is %d", cfg.Delivery.StreamsMax)
+	}
+	cfg.Delivery.StreamsMax = 0
+	if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), "delivery.streams_max") {
+		t.Errorf("0 streams: %v", err)
+	}
+	cfg.Delivery.StreamsMax = 1 // the pack's are there already
+	s := open(t, cfg)
+	refusal(t, "one more", client(t, s).Call(t.Context(), "CreateDeliveryStream", extended("more", jsonObject{"Prefix": "p/"}), nil), "LimitExceededException", "quota of 1 hoses")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/checker"
+	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/exchange"
 	"github.com/tapehouse/tapehouse/internal/lake"
@@ -351,4 +352,64 @@ func TestQueryFetchesItsPartitions(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRejectsOnS3 writes the error output of a table's stream to S3 through a
+// network that fails: each reject lies there once, and can be put again from
+// there.
+func TestRejectsOnS3(t *testing.T) {
+	cfg, server, p := s3Config(t)
+	s := open(t, cfg)
+	aws := client(t, s)
+	st, err := s.delivery.Stream("executions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Plan(s3test.Random(11, 0.3, s3test.All()...))
+	const n = 40
+	for i := range n {
+		put(t, aws, "executions", fmt.Appendf(nil, `{"no":"leg %d"}`, i))
+		if i%7 == 0 {
+			if err := st.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.Plan(nil)
+	store, err := lake.OpenS3(t.Context(), lake.S3Options{Bucket: server.Bucket, Prefix: "tape/house", Region: s3test.Region, Endpoint: server.Endpoint, PathStyle: true,
+		AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Shut()
+	count, objects := map[string]int{}, 0
+	if err := store.List(t.Context(), "errors/", func(i lake.Info) error {
+		objects++
+		b, err := store.Get(t.Context(), i.Name)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			item, original, err := delivery.ParseFailed([]byte(line))
+			if err != nil {
+				return err
+			}
+			count[item.ID.String()+string(original)]++
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for line, k := range count {
+		if k != 1 {
+			t.Errorf("%s is there %d times", line, k)
+		}
+	}
+	if len(count) != n || objects < n/7 {
+		t.Errorf("%d rejects of %d in %d objects", len(count), n, objects)
+	}
+	t.Logf("%d objects, %d faults", objects, p.Injected())
 }

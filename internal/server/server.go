@@ -357,7 +357,7 @@ func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	if err != nil {
 		return err
 	}
-	fh, err := firehose.New(firehose.Options{Streams: newStreams(s.delivery, s.destinations), Region: s.cfg.Region, AccountID: accountID, Logger: s.logger, Registerer: s.metrics})
+	fh, err := firehose.New(firehose.Options{Streams: newStreams(s.delivery, s.destinations), Region: s.cfg.Region, AccountID: accountID, StreamsMax: s.cfg.Delivery.StreamsMax, Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return err
 	}

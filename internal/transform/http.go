@@ -141,6 +141,7 @@ func NewHTTP(o HTTPOptions) (*HTTP, error) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	o.Metrics.open(o.Stream)
 	return h, nil
 }
 

@@ -616,15 +616,16 @@ func TestMetricsOfCalls(t *testing.T) {
 	got := map[string]float64{}
 	for _, f := range families {
 		for _, x := range f.GetMetric() {
-			name := strings.TrimPrefix(f.GetName(), "tapehouse_transform_")
+			name := strings.TrimPrefix(strings.TrimPrefix(f.GetName(), "tapehouse_transform_"), "tapehouse_firehose_")
 			for _, l := range x.GetLabel() {
 				name += " " + l.GetValue()
 			}
-			got[name] = x.GetCounter().GetValue() + float64(x.GetHistogram().GetSampleCount())
+			got[name] = x.GetCounter().GetValue() + float64(x.GetHistogram().GetSampleCount()+x.GetSummary().GetSampleCount())
 		}
 	}
 	want := map[string]float64{"bytes_total s": 2, "calls_total error s": 1, "calls_total ok s": 1, "records_total dropped s": 1, "records_total failed s": 1,
-		"records_total ok s": 1, "seconds s": 2, "unknown_records_total s": 1}
+		"records_total ok s": 1, "seconds s": 2, "unknown_records_total s": 1,
+		"execute_processing_attempts_total s": 2, "execute_processing_success_total s": 1, "execute_processing_duration_seconds s": 2}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}

@@ -16,6 +16,9 @@ type Metrics struct {
 	calls   *prometheus.CounterVec   // stream, outcome
 	seconds *prometheus.HistogramVec // stream
 	strays  *prometheus.CounterVec   // stream
+	// The same under CloudWatch's names: ExecuteProcessing.Success as two counters.
+	attempts, successes *prometheus.CounterVec
+	durations           *prometheus.SummaryVec
 }
 
 // NewMetrics registers the metrics. Every transformer of the process shares
@@ -32,15 +35,35 @@ func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 			Help: "Time of one call or run.", Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 15)}, []string{"stream"}),
 		strays: counter("unknown_records_total", "Elements of answers that named no record of the call; they are ignored."),
 	}
+	firehose := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "tapehouse", Subsystem: "firehose", Name: name, Help: help}, []string{"delivery_stream"})
+	}
+	m.attempts = firehose("execute_processing_attempts_total", "Calls of a transform; ExecuteProcessing.Success is successes by attempts.")
+	m.successes = firehose("execute_processing_success_total", "ExecuteProcessing.Success: calls of a transform that succeeded.")
+	m.durations = prometheus.NewSummaryVec(prometheus.SummaryOpts{Namespace: "tapehouse", Subsystem: "firehose", Name: "execute_processing_duration_seconds",
+		Help: "ExecuteProcessing.Duration: time of the calls of a transform, sum and count."}, []string{"delivery_stream"})
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.records, m.bytes, m.calls, m.seconds, m.strays} {
+	for _, c := range []prometheus.Collector{m.records, m.bytes, m.calls, m.seconds, m.strays, m.attempts, m.successes, m.durations} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+// open begins the series of a stream's calls at 0.
+func (m *Metrics) open(s record.StreamName) {
+	if m == nil {
+		return
+	}
+	for _, outcome := range []string{"ok", "error"} {
+		m.calls.WithLabelValues(string(s), outcome)
+	}
+	m.attempts.WithLabelValues(string(s))
+	m.successes.WithLabelValues(string(s))
+	m.durations.WithLabelValues(string(s))
 }
 
 // called counts one call or run.
@@ -52,8 +75,14 @@ func (m *Metrics) called(s record.StreamName, start time.Time, ok bool) {
 	if !ok {
 		outcome = "error"
 	}
+	took := time.Since(start).Seconds()
 	m.calls.WithLabelValues(string(s), outcome).Inc()
-	m.seconds.WithLabelValues(string(s)).Observe(time.Since(start).Seconds())
+	m.seconds.WithLabelValues(string(s)).Observe(took)
+	m.attempts.WithLabelValues(string(s)).Inc()
+	m.durations.WithLabelValues(string(s)).Observe(took)
+	if ok {
+		m.successes.WithLabelValues(string(s)).Inc()
+	}
 }
 
 // stray counts elements of an answer that belong to no record.

@@ -164,6 +164,7 @@ func NewSQL(ctx context.Context, o SQLOptions) (_ *SQL, err error) {
 	if err := s.rehearse(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	o.Metrics.open(o.Stream)
 	return s, nil
 }
 
