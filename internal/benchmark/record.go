@@ -204,9 +204,9 @@ func (s *source) put() [][]byte {
 		copy(doc[at.clock:], s.clock[:])
 		nine(doc[int(at.clock)+len(s.clock):], uint64(s.at%int64(time.Second)))
 		two(doc[at.cents:], r>>32%100)
-		nine(doc[at.buy:], s.order-r>>40%100_000)
-		nine(doc[at.sell:], s.order)
-		nine(doc[at.match:], s.match)
+		number(doc[at.buy:], s.order-r>>40%100_000)
+		number(doc[at.sell:], s.order)
+		number(doc[at.match:], s.match)
 	}
 	s.quantity += p.quantity
 	return p.docs
@@ -217,9 +217,12 @@ const pairs = "00010203040506070809101112131415161718192021222324252627282930313
 // two writes v < 100 as two digits.
 func two(b []byte, v uint64) { copy(b[:2], pairs[2*v:2*v+2]) }
 
+// number writes an order's number, which begins again when its nine digits are
+// spent: a tenth one would overwrite what follows, and a leading zero is no JSON.
+func number(b []byte, v uint64) { nine(b, 100_000_000+v%900_000_000) }
+
 // nine writes v < 10⁹ as nine digits.
 func nine(b []byte, v uint64) {
-	v %= 1_000_000_000 // order numbers of a long run begin again, instead of becoming no digits
 	b = b[:9]
 	high, low := v/10_000, v%10_000
 	two(b[7:], low%100)

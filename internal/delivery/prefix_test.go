@@ -142,6 +142,56 @@ func TestPrefixWritesCompressedObjectsOnce(t *testing.T) {
 	}
 }
 
+// TestPrefixCompressesLater: objects that are compressed in the end have the bytes
+// that they would have had at once.
+func TestPrefixCompressesLater(t *testing.T) {
+	for _, c := range []object.Compression{object.Gzip, object.Zip, object.Snappy, object.Uncompressed} {
+		d, store := newPrefix(t)
+		errs := "failed/"
+		plan := planOf(t, d, Target{Bucket: "b", Prefix: "p=!{partitionKeyFromQuery:p}/", ErrorPrefix: &errs, Compression: c, Delimiter: []byte("|")})
+		var texts []string
+		for i := range 4000 {
+			texts = append(texts, fmt.Sprintf("p=%d %d %s", i%(2*deflatersMax), i, strings.Repeat("x", i*i%97)))
+		}
+		if r, err := d.Write(t.Context(), plan, records(texts...)); err != nil || r.Objects != 2*deflatersMax || r.Failed != 0 {
+			t.Fatalf("%s: %+v %v", c, r, err)
+		}
+		got := contents(t, store)
+		for p := range 2 * deflatersMax {
+			var want bytes.Buffer
+			w, err := object.NewWriter(&want, object.Options{Compression: c, Delimiter: []byte("|"), EntryName: "records"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range texts {
+				if key, rest, _ := strings.Cut(text, " "); key == fmt.Sprintf("p=%d", p) {
+					if err := w.Append([]byte(rest)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			found := 0
+			for name, body := range got {
+				if strings.HasPrefix(name, fmt.Sprintf("p=%d/", p)) {
+					found++
+					if body != want.String() {
+						t.Errorf("%s: %s has %d bytes, want %d", c, name, len(body), want.Len())
+					}
+				}
+			}
+			if found != 1 {
+				t.Errorf("%s: partition %d has %d objects", c, p, found)
+			}
+		}
+		if left, err := d.FS.ReadDir("/staging"); err != nil || len(left) != 0 {
+			t.Errorf("%s: %v, %v is left", c, left, err)
+		}
+	}
+}
+
 func TestPrefixPartitions(t *testing.T) {
 	d, store := newPrefix(t)
 	errs := "bad/!{firehose:error-output-type}/"
