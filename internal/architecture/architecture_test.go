@@ -63,7 +63,7 @@ func TestImportsPointDown(t *testing.T) {
 		}
 		if d.IsDir() {
 			switch d.Name() {
-			case ".git", "tools", "bench", "testdata", "testservers", "bin", "tapehouse-data":
+			case ".git", "tools", "bench", "testdata", "testservers", "bin", "tapehouse-data", ".interop":
 				return filepath.SkipDir
 			}
 			return nil
