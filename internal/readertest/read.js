@@ -21,7 +21,7 @@ for (const line of lines(`DESCRIBE TABLE ${source}`)) {
   if (t === "Float64") values.push(`leftPad(lower(hex(reinterpretAsUInt64(${x}))), 16, '0')`);
   else if (t === "Date32") values.push(`toString(toInt32(${x}))`);
   else if (t.startsWith("DateTime64(6")) values.push(`toString(toUnixTimestamp64Micro(${x}))`);
-  else if (t.startsWith("DateTime64(9")) values.push(`toString(intDiv(toUnixTimestamp64Nano(${x}), 1000))`);
+  else if (t.startsWith("DateTime64(9")) values.push(`toString(intDiv(toUnixTimestamp64Nano(${x}) - positiveModulo(toUnixTimestamp64Nano(${x}), 1000), 1000))`);
   else if (scale !== undefined) values.push(`toDecimalString(${x}, ${scale})`);
   else if (t === "String" || t === "Bool" || /^Int/.test(t)) values.push(`toString(${x})`);
   else throw new Error(`${name}: what is ${type}?`);
