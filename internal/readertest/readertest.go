@@ -22,6 +22,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -66,7 +67,10 @@ func Read(t *testing.T, reader string, args ...string) Content {
 			t.Skipf("SKIPPED: no Node, or %s does not name a node_modules with chdb: ClickHouse did not read what was written", ChdbEnv)
 		}
 		cmd = exec.CommandContext(t.Context(), program, append([]string{"-e", node, reader}, args...)...)
-		cmd.Env = append(os.Environ(), "NODE_PATH="+modules, "TZ=UTC")
+		cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+		if reader == "clickhouse-iceberg" {
+			cmd.Dir = filepath.Dir(args[0]) // ClickHouse reads tables below where it runs only
+		}
 	default:
 		program := os.Getenv(PythonEnv)
 		if program == "" {
