@@ -21,7 +21,7 @@ test: ## every test that needs only Go, gcc/g++ and make
 	@sh tools/missing.sh
 
 interop: ## clients that are fetched first (PyPI, npm, Maven, Go, apt), into .interop/; what cannot be had is skipped
-	GO=$(GO) bash tools/interop.sh
+	GO=$(GO) $(if $(RUN),RUN='$(RUN)') bash tools/interop.sh
 
 alerts: ## the alert rules, evaluated by Prometheus's own library (a module of its own; what it reads lies outside, so no cache)
 	cd tools/alerts && $(GO) test -count=1 ./...

@@ -5,7 +5,8 @@
 # git ignores, and runs the tests that need them.
 #
 # What cannot be fetched is SKIPPED, loudly; a test that fails is a failure.
-# All the fetching together takes FETCH_SECONDS (240) at most.
+# All the fetching together takes FETCH_SECONDS (240) at most. RUN is a pattern
+# that chooses tests: make interop RUN='^TestTerraform$'
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -95,12 +96,12 @@ if [ -z "${TF_PLUGIN_MIRROR:-}" ]; then
 fi
 
 export PATH=$cache/bin:$root/bin:$PATH
-tests='^Test(JDBC|Terraform|Boto3|Boto3Operations|AWSCLI|EveryOperation|CLI|CLIOperations|Model|BotocoreSignatures|OtherReaders|IcebergReaders|AgainstJoda|ReadersOfOthers|RuntimeEmulator|PythonFunction|EveryAlertIsFired)$'
+tests=${RUN:-'^Test(JDBC|Terraform|Boto3|Boto3Operations|AWSCLI|EveryOperation|CLI|CLIOperations|Model|BotocoreSignatures|OtherReaders|IcebergReaders|AgainstJoda|ReadersOfOthers|RuntimeEmulator|PythonFunction|EveryAlertIsFired)$'}
 packages='./internal/auth ./internal/columnar ./internal/firehose ./internal/object ./internal/serde ./internal/transform ./internal/server ./deploy'
 log=$cache/tests.log
 # -count=1: a cached result knows nothing of another version of a client.
 # shellcheck disable=SC2086 # several packages
-"${GO:-go}" test -tags interop -count=1 -timeout 5m -v -run "$tests" $packages >"$log" 2>&1
+"${GO:-go}" test -tags interop -count=1 -timeout 8m -v -run "$tests" $packages >"$log" 2>&1
 status=$?
 grep -E '^ *--- |^(ok|FAIL|panic:)' "$log"
 [ "$status" = 0 ] || cat "$log"

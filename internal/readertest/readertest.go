@@ -77,7 +77,8 @@ func Read(t *testing.T, reader string, args ...string) Content {
 			program = "python3"
 		}
 		if out, err := exec.CommandContext(t.Context(), program, "-c", "import "+reader).CombinedOutput(); err != nil {
-			t.Skipf("SKIPPED: %s has no %s: it did not read what was written: %s", program, reader, bytes.TrimSpace(out))
+			out = bytes.TrimSpace(out)
+			t.Skipf("SKIPPED: %s has no %s: it did not read what was written: %s", program, reader, out[bytes.LastIndexByte(out, '\n')+1:])
 		}
 		cmd = exec.CommandContext(t.Context(), program, append([]string{"-c", python, reader}, args...)...)
 	}

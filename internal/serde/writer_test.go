@@ -375,7 +375,8 @@ func TestOtherReaders(t *testing.T) {
 	for _, reader := range []string{"duckdb", "pyarrow"} {
 		t.Run(reader, func(t *testing.T) {
 			if out, err := exec.Command(python, "-c", "import "+reader).CombinedOutput(); err != nil {
-				t.Skipf("SKIPPED: %s has no %s: %s", python, reader, bytes.TrimSpace(out))
+				out = bytes.TrimSpace(out)
+				t.Skipf("SKIPPED: %s has no %s: %s", python, reader, out[bytes.LastIndexByte(out, '\n')+1:])
 			}
 			check(t, sums, exec.Command(python, append([]string{"testdata/read.py", reader}, paths...)...))
 		})

@@ -230,6 +230,34 @@ func TestIcebergReaders(t *testing.T) {
 	deletePositions(t, s, "n BETWEEN 3500 AND 3510 OR n = 100")
 	maps.DeleteFunc(rows, func(n int64, _ mixed) bool { return n >= 3500 && n <= 3510 || n == 100 })
 	checkTable("evolved")
+
+	// What SQL writes itself, with more digits than a stream's table has, and a
+	// partitioned table of the pack.
+	execute1(t, conn, "CREATE TABLE public.own AS SELECT n, CAST(n AS numeric(38,20)) * 1.0000000001 AS wide, note, settled, at FROM public.mixed")
+	putLegs(t, s, "J", 1, 1000)
+	flush()
+	for table, columns := range map[string][]string{"public.own": {"n", "wide"}, "equities.executions": {"seq", "quantity", "price"}} {
+		for _, reader := range []string{"pyiceberg", "clickhouse-iceberg"} {
+			t.Run(table+" "+reader, func(t *testing.T) {
+				args := []string{filepath.Join(s.dir("catalog"), "catalog.db"), "tapehouse", table}
+				if reader == "clickhouse-iceberg" {
+					namespace, name, _ := strings.Cut(table, ".")
+					if args, _ = filepath.Glob(filepath.Join(s.dir("lake"), namespace, name+"-*")); len(args) != 1 {
+						t.Fatal(args)
+					}
+				}
+				got := readertest.Read(t, reader, args...)
+				if want := text(t, conn, "SELECT count(*) FROM "+table); strconv.Itoa(len(got.Rows)) != want {
+					t.Errorf("%d rows, want %s", len(got.Rows), want)
+				}
+				for _, column := range columns {
+					if want := text(t, conn, "SELECT sum("+column+") FROM "+table); got.Sums[column] != want {
+						t.Errorf("sum of %s: %s, SQL says %s", column, got.Sums[column], want)
+					}
+				}
+			})
+		}
+	}
 }
 
 // deletePositions deletes the rows for which a condition holds, as engines that
