@@ -151,10 +151,10 @@ func value(r *rand.Rand, x record.Type, shape string, row int) string {
 	case record.TimestampTZ:
 		return fmt.Sprintf(`"%04d-%02d-%02dT%02d:%02d:%02d.%06dZ"`, []int{1900, 1969, 2026, 2262}[r.IntN(4)], 1+r.IntN(3), 1+r.IntN(28), r.IntN(24), r.IntN(60), r.IntN(60), r.IntN(1e6))
 	}
-	switch {
-	case shape == "few":
+	switch shape {
+	case "few":
 		return []string{`""`, `"A"`, `"naïve \u0000 😀"`, `"\"\\\/\b\f\n\r\t"`}[r.IntN(4)]
-	case shape == "steps":
+	case "steps":
 		return fmt.Sprintf(`"prefix-of-a-key-%08d"`, row)
 	}
 	return fmt.Sprintf(`"%s%d"`, strings.Repeat("é", 300+r.IntN(200)), r.Uint64())

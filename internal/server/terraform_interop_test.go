@@ -16,6 +16,21 @@ import (
 // are, with the AWS provider in it: it comes from no registry of packages.
 const providerMirror = "TF_PLUGIN_MIRROR"
 
+// sealedStream asks for encryption.
+const sealedStream = `
+resource "aws_kinesis_firehose_delivery_stream" "sealed" {
+  name        = "tf-sealed"
+  destination = "extended_s3"
+  server_side_encryption {
+    enabled = true
+  }
+  extended_s3_configuration {
+    role_arn   = local.role
+    bucket_arn = "arn:aws:s3:::archive"
+  }
+}
+`
+
 // terraform runs a command in a directory of its own, with the streams of
 // testdata/terraform.
 type terraform struct {
@@ -45,7 +60,11 @@ func newTerraform(t *testing.T, s *Server, program, mirror, extra string) *terra
 // says that there is nothing to do.
 func (tf *terraform) run(status int, args ...string) string {
 	tf.t.Helper()
-	out, err := run(tf.t, tf.env, "", tf.program, append([]string{"-chdir=" + tf.dir, args[0], "-no-color", "-input=false"}, args[1:]...)...)
+	flags := []string{"-chdir=" + tf.dir, args[0], "-no-color"}
+	if args[0] != "output" {
+		flags = append(flags, "-input=false")
+	}
+	out, err := run(tf.t, tf.env, "", tf.program, append(flags, args[1:]...)...)
 	if got := exitStatus(err); got != status {
 		tf.t.Fatalf("%s: status %d, want %d (%v)\n%s", strings.Join(args, " "), got, status, err, out)
 	}
@@ -106,6 +125,9 @@ func TestTerraform(t *testing.T) {
 	tf.run(0, "apply", "-auto-approve")
 	expect("created", "tf-least 1 ACTIVE, tf-objects 1 ACTIVE, tf-parquet 1 ACTIVE, tf-partitions 1 ACTIVE, tf-table 1 ACTIVE")
 	tf.run(0, "plan", "-detailed-exitcode")
+	if got := tf.run(0, "output", "-raw", "executions"); got != "arn:aws:firehose:us-east-1:000000000000:deliverystream/executions" {
+		t.Error(got)
+	}
 
 	tf.run(2, "plan", "-detailed-exitcode", "-var=changed=true")
 	out := tf.run(0, "apply", "-auto-approve", "-var=changed=true")
@@ -141,6 +163,15 @@ func TestTerraform(t *testing.T) {
 	if out = tf.run(2, "plan", "-detailed-exitcode", "-var=changed=true"); !strings.Contains(out, `"elsewhere/" -> "some/"`) {
 		t.Errorf("the change was not found:\n%s", out)
 	}
+
+	// What is not supported fails with the words that say so, and leaves nothing.
+	const sealed = "-target=aws_kinesis_firehose_delivery_stream.sealed"
+	secret := newTerraform(t, s, program, mirror, sealedStream)
+	out = secret.run(1, "apply", "-auto-approve", sealed)
+	if want := "Server-side encryption is not supported"; !strings.Contains(strings.Join(strings.Fields(strings.ReplaceAll(out, "│", "")), " "), want) {
+		t.Errorf("no %q in\n%s", want, out)
+	}
+	secret.run(0, "destroy", "-auto-approve", sealed)
 
 	tf.run(0, "destroy", "-auto-approve", "-var=changed=true")
 	expect("destroyed", "")

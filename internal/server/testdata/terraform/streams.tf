@@ -166,3 +166,12 @@ resource "aws_kinesis_firehose_delivery_stream" "table" {
     }
   }
 }
+
+# A stream that the pack has made.
+data "aws_kinesis_firehose_delivery_stream" "executions" {
+  name = "executions"
+}
+
+output "executions" {
+  value = data.aws_kinesis_firehose_delivery_stream.executions.arn
+}
