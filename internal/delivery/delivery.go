@@ -50,7 +50,10 @@ var (
 	// ErrChanged: the definition is no longer at the version that the caller saw.
 	ErrChanged     = errors.New("delivery stream was changed meanwhile")
 	ErrUnavailable = errors.New("delivery stream cannot take records now")
-	ErrClosed      = errors.New("delivery is shutting down")
+	// ErrThrottled: more than the stream's quota, or than becomes visible in time.
+	// It is ErrUnavailable too.
+	ErrThrottled = fmt.Errorf("%w: too much at once", ErrUnavailable)
+	ErrClosed    = errors.New("delivery is shutting down")
 	// ErrSuperseded: another owner has moved the table on. The stream stops.
 	ErrSuperseded = errors.New("another owner has taken over the table")
 	// ErrLogBehind: the log ends before what a table already contains.

@@ -89,14 +89,22 @@ func (c *schemaChange) take(name string, v any, taken map[string]bool, place map
 
 // fit widens a column for a value.
 func (c *schemaChange) fit(f record.Field, v any, place map[string]int) {
-	n, ok := v.(json.Number)
-	if !ok {
+	var number string
+	switch v := v.(type) {
+	case json.Number:
+		number = string(v)
+	case string: // as decimals are often given, to be exact
+		if f.Type.Kind != record.Decimal || !json.Valid([]byte(v)) {
+			return
+		}
+		number = v
+	default:
 		return
 	}
 	if i, ok := place[f.Name]; ok {
 		f.Type = c.widen[i].Type
 	}
-	x, ok := exact(string(n))
+	x, ok := exact(number)
 	if !ok {
 		return
 	}

@@ -29,6 +29,8 @@ func TestInferSchema(t *testing.T) {
 		`{"n":2147483648}|{"n":-2147483649}`:                     "^n long",
 		`{"n":1.5,"n":"9999999999"}`:                             "",
 		`{"price":100}|{"price":12345.6789}|{"price":99.99999}`:  "^price decimal(9, 4)",
+		`{"price":"100"}|{"price":"12345.6789"}`:                 "^price decimal(9, 4)",
+		`{"price":"1/1000"}|{"price":"0x100000"}|{"price":"a"}`:  "",
 		`{"price":123456789012345.5}`:                            "",
 		`{"record_offset":"x","text":5,"big":99999999999999999}`: "",
 		`[1]|nothing|{"a":1`:                                     "+a long",

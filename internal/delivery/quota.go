@@ -48,9 +48,9 @@ func (b *bucket) take(now time.Time, records, bytes int) error {
 	}
 	switch {
 	case !enough(b.records, records, q.RecordsPerSecond):
-		return fmt.Errorf("%w: more than %d records a second", ErrUnavailable, q.RecordsPerSecond)
+		return fmt.Errorf("%w: more than %d records a second", ErrThrottled, q.RecordsPerSecond)
 	case !enough(b.bytes, bytes, q.BytesPerSecond):
-		return fmt.Errorf("%w: more than %d bytes a second", ErrUnavailable, q.BytesPerSecond)
+		return fmt.Errorf("%w: more than %d bytes a second", ErrThrottled, q.BytesPerSecond)
 	}
 	b.records -= float64(records)
 	b.bytes -= float64(bytes)

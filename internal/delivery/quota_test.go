@@ -11,7 +11,7 @@ func TestQuota(t *testing.T) {
 	b := bucket{quota: Quota{RecordsPerSecond: 10, BytesPerSecond: 1000}}
 	take := func(records, bytes int, ok bool) {
 		t.Helper()
-		if err := b.take(now, records, bytes); (err == nil) != ok || err != nil && !errors.Is(err, ErrUnavailable) {
+		if err := b.take(now, records, bytes); (err == nil) != ok || err != nil && !errors.Is(err, ErrThrottled) {
 			t.Errorf("%d records, %d bytes: %v", records, bytes, err)
 		}
 	}
@@ -51,7 +51,7 @@ func TestQuotaTurnsPutsAway(t *testing.T) {
 	if _, err := h.put(doc(1, 1), doc(2, 2)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.put(doc(3, 3)); !errors.Is(err, ErrUnavailable) {
+	if _, err := h.put(doc(3, 3)); !errors.Is(err, ErrThrottled) {
 		t.Fatal(err)
 	}
 	s, _ := h.m.Stream("s")

@@ -649,7 +649,7 @@ func (s *Stream) room(ctx context.Context) error {
 			}
 		case <-deadline.C:
 			s.m.metrics.throttled(s.name)
-			return fmt.Errorf("%w: %d records wait to become visible", ErrUnavailable, lag())
+			return fmt.Errorf("%w: %d records wait to become visible", ErrThrottled, lag())
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -61,8 +61,8 @@ func destinationOf(t *testing.T, body string) (config map[string]any, described 
 	return nil, ""
 }
 
-// terraform holds bodies as aws_kinesis_firehose_delivery_stream sends them:
-// what is not configured is sent empty, or as AWS's default.
+// terraform holds bodies in the manner of aws_kinesis_firehose_delivery_stream, with
+// members that the recording lacks: what is not configured is sent empty, or as AWS's default.
 var terraform = []struct{ name, create, update string }{
 	{"extended_s3", `{"BucketARN":"arn:aws:s3:::lake","BufferingHints":{"IntervalInSeconds":300,"SizeInMBs":5},"CompressionFormat":"UNCOMPRESSED","CustomTimeZone":"UTC",` +
 		`"DataFormatConversionConfiguration":{"Enabled":false},"EncryptionConfiguration":{"NoEncryptionConfig":"NoEncryption"},"FileExtension":"","Prefix":"","ProcessingConfiguration":{"Enabled":false,"Processors":[]},` +
@@ -80,26 +80,90 @@ var terraform = []struct{ name, create, update string }{
 			`"DestinationTableConfigurationList":[{"DestinationDatabaseName":"d","DestinationTableName":"t","S3ErrorOutputPrefix":"e/","UniqueKeys":["k"]}],"S3BackupMode":"FailedDataOnly"}`},
 }
 
-// What is sent is shown as it was sent, and what was not is AWS's default: a
-// second plan finds nothing to do.
-func TestWhatIsSentIsShown(t *testing.T) {
-	check := func(t *testing.T, h *Handler, name, body string) {
-		t.Helper()
-		sent, described := destinationOf(t, body)
-		out, err := call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"`+name+`"}`)
+// shows checks that Describe shows what a create or update sent.
+func shows(t *testing.T, h *Handler, name, body string) {
+	t.Helper()
+	sent, described := destinationOf(t, body)
+	out, err := call(t, h, "DescribeDeliveryStream", `{"DeliveryStreamName":"`+name+`"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct {
+		DeliveryStreamDescription struct{ Destinations []map[string]any }
+	}
+	if err := json.Unmarshal([]byte(out), &answer); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lost(described, sent, answer.DeliveryStreamDescription.Destinations[0][described]) {
+		t.Errorf("%s: %s", name, l)
+	}
+}
+
+// TestTerraformsRequests plays what Terraform asked in a whole life of streams
+// that use most of what its resource has. What it sends it must read back: a
+// second plan finds nothing to do, and it looks at nothing but these answers.
+// (internal/server runs Terraform itself, where there is one.)
+func TestTerraformsRequests(t *testing.T) {
+	text, err := os.ReadFile("testdata/terraform.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, _ := newHandler(t, newFake())
+	seen := map[string]int{}
+	deleted := map[string]bool{}
+	tags := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		operation, body, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if operation == "#" {
+			continue
+		}
+		seen[operation]++
+		var in struct {
+			DeliveryStreamName string
+			Tags               []Tag
+			TagKeys            []string
+		}
+		if err := json.Unmarshal([]byte(body), &in); err != nil {
+			t.Fatal(err)
+		}
+		name := in.DeliveryStreamName
+		out, err := call(t, h, operation, body)
+		if deleted[name] { // what the provider waits for
+			wantError(t, err, codeNotFound, "Firehose "+name+" under account 000000000000 not found.")
+			continue
+		}
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s %s: %v", operation, name, err)
 		}
-		var answer struct {
-			DeliveryStreamDescription struct{ Destinations []map[string]any }
-		}
-		if err := json.Unmarshal([]byte(out), &answer); err != nil {
-			t.Fatal(err)
-		}
-		for _, l := range lost(described, sent, answer.DeliveryStreamDescription.Destinations[0][described]) {
-			t.Error(l)
+		switch operation {
+		case "CreateDeliveryStream":
+			shows(t, h, name, body)
+			if tags[name] = "[]"; in.Tags != nil {
+				tags[name] = `[{"Key":"owner","Value":"billing"},{"Key":"stage","Value":"test"}]`
+			}
+		case "UpdateDestination":
+			shows(t, h, name, body)
+		case "TagDeliveryStream":
+			tags[name] = `[{"Key":"owner","Value":"surveillance"},{"Key":"shift","Value":"night"}]`
+		case "ListTagsForDeliveryStream":
+			if want := `{"Tags":` + tags[name] + `,"HasMoreTags":false}`; out != want {
+				t.Errorf("%s: %s, want %s", name, out, want)
+			}
+		case "DescribeDeliveryStream":
+			if !strings.Contains(out, `"DeliveryStreamStatus":"ACTIVE","DeliveryStreamEncryptionConfiguration":{"Status":"DISABLED"}`) {
+				t.Errorf("%s: %s", name, out)
+			}
+		case "DeleteDeliveryStream":
+			deleted[name] = true
 		}
 	}
+	if len(deleted) != 5 || seen["UpdateDestination"] != 5 || seen["UntagDeliveryStream"] != 1 {
+		t.Errorf("the recording is not whole: %v", seen)
+	}
+}
+
+// What is sent is shown as it was sent, and what was not is AWS's default.
+func TestWhatIsSentIsShown(t *testing.T) {
 	for _, tf := range terraform {
 		t.Run("terraform "+tf.name, func(t *testing.T) {
 			h, _ := newHandler(t, newFake())
@@ -108,12 +172,12 @@ func TestWhatIsSentIsShown(t *testing.T) {
 			if _, err := call(t, h, "CreateDeliveryStream", create); err != nil {
 				t.Fatal(err)
 			}
-			check(t, h, "s", create)
+			shows(t, h, "s", create)
 			update := updateBody("1", destinationID, `"`+kind+`DestinationUpdate":`+tf.update)
 			if _, err := call(t, h, "UpdateDestination", update); err != nil {
 				t.Fatal(err)
 			}
-			check(t, h, "s", update)
+			shows(t, h, "s", update)
 			if out, err := call(t, h, "ListTagsForDeliveryStream", `{"DeliveryStreamName":"s"}`); err != nil || out != `{"Tags":[],"HasMoreTags":false}` {
 				t.Error(out, err)
 			}
@@ -133,7 +197,7 @@ func TestWhatIsSentIsShown(t *testing.T) {
 			if err := json.Unmarshal([]byte(m[2]), &in); err != nil {
 				t.Fatal(err)
 			}
-			check(t, h, in.DeliveryStreamName, m[2])
+			shows(t, h, in.DeliveryStreamName, m[2])
 		}
 	}
 }

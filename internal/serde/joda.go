@@ -166,10 +166,8 @@ func (f *jodaFormat) parse(s []byte) (nanos int64, why status, ok bool) {
 			weekday = time.Weekday(i % 7)
 		case 'a':
 			half = true
-			ok = len(s) >= 2 && (s[0]|0x20 == 'a' || s[0]|0x20 == 'p') && s[1]|0x20 == 'm'
-			if ok {
-				afternoon = s[0]|0x20 == 'p'
-				s = s[2:]
+			if afternoon = skipName(&s, "PM"); !afternoon {
+				ok = skipName(&s, "AM")
 			}
 		case 'h', 'k':
 			c.hour, ok = take(&s, 1, x.digits)
@@ -244,8 +242,21 @@ func takeYear(s *[]byte, x jodaField) (int, bool) {
 	return v, ok
 }
 
-// takeName reads one of the names of 1 to n, whole or its first three letters, in any
-// case.
+// skipName reads a name as it is spelled, in capitals or in small letters: Joda
+// takes no mixture.
+func skipName(s *[]byte, name string) bool {
+	if len(*s) < len(name) {
+		return false
+	}
+	text := string((*s)[:len(name)])
+	if text != name && text != strings.ToLower(name) && text != strings.ToUpper(name) {
+		return false
+	}
+	*s = (*s)[len(name):]
+	return true
+}
+
+// takeName reads one of the names of 1 to n, whole or its first three letters.
 func takeName(s *[]byte, n int, name func(int) string) (int, bool) {
 	for _, short := range []bool{false, true} {
 		for i := 1; i <= n; i++ {
@@ -253,8 +264,7 @@ func takeName(s *[]byte, n int, name func(int) string) (int, bool) {
 			if short {
 				text = text[:3]
 			}
-			if len(*s) >= len(text) && strings.EqualFold(string((*s)[:len(text)]), text) {
-				*s = (*s)[len(text):]
+			if skipName(s, text) {
 				return i, true
 			}
 		}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
+
+	"github.com/tapehouse/tapehouse/internal/readertest"
 )
 
 const wide = "b boolean; t tinyint; s smallint; i int; l bigint; f float; d double; m decimal(38,9); n decimal(9,4); x string; v varchar(9); y binary; " +
@@ -331,50 +333,64 @@ func TestDecimalsAreExact(t *testing.T) {
 	}
 }
 
-// TestOtherReaders has DuckDB and pyarrow read the files that every option gives, and
-// compares sums that a mistake anywhere would change.
+// TestOtherReaders has DuckDB, pyarrow and ClickHouse read the files that every
+// option gives, and compares sums that a mistake anywhere would change.
 func TestOtherReaders(t *testing.T) {
-	python := os.Getenv("TAPEHOUSE_PYTHON")
+	python := os.Getenv(readertest.PythonEnv)
 	if python == "" {
 		python = "python3"
 	}
 	c := converter(t, wide, openX)
 	records := sample(rand.New(rand.NewPCG(5, 5)), 5000)
 	dir := t.TempDir()
-	args := []string{"testdata/read.py"}
-	var want []string
+	var paths, want []string
 	for i, o := range allOptions {
 		path := filepath.Join(dir, fmt.Sprintf("%d.parquet", i))
 		data := write(t, c, o, records...)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		args = append(args, path)
+		paths = append(paths, path)
 		if i == 0 {
 			want = read(t, data)
+		}
+	}
+	sums := expectedSums(t, want)
+	check := func(t *testing.T, sums string, cmd *exec.Cmd) {
+		t.Helper()
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		if len(lines) != len(allOptions) {
+			t.Fatalf("%s", out)
+		}
+		for i, line := range lines {
+			if line != sums {
+				t.Errorf("%+v: %s, want %s", allOptions[i], line, sums)
+			}
 		}
 	}
 	for _, reader := range []string{"duckdb", "pyarrow"} {
 		t.Run(reader, func(t *testing.T) {
 			if out, err := exec.Command(python, "-c", "import "+reader).CombinedOutput(); err != nil {
-				t.Skipf("SKIPPED: %s has no %s: %s", python, reader, bytes.TrimSpace(out))
+				out = bytes.TrimSpace(out)
+				t.Skipf("SKIPPED: %s has no %s: %s", python, reader, out[bytes.LastIndexByte(out, '\n')+1:])
 			}
-			out, err := exec.Command(python, append([]string{args[0], reader}, args[1:]...)...).CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-			if len(lines) != len(allOptions) {
-				t.Fatalf("%s", out)
-			}
-			for i, line := range lines {
-				if line != lines[0] {
-					t.Errorf("%+v: %s, want %s", allOptions[i], line, lines[0])
-				}
-			}
-			if sums := expectedSums(t, want); lines[0] != sums {
-				t.Errorf("%s, want %s", lines[0], sums)
-			}
+			check(t, sums, exec.Command(python, append([]string{"testdata/read.py", reader}, paths...)...))
 		})
 	}
+	t.Run("clickhouse", func(t *testing.T) {
+		modules := os.Getenv(readertest.ChdbEnv)
+		node, err := exec.LookPath("node")
+		if err != nil || modules == "" {
+			t.Skipf("SKIPPED: no Node, or %s does not name a node_modules with chdb", readertest.ChdbEnv)
+		}
+		figures := strings.Fields(sums)
+		figures[9], figures[11] = "-", "-" // arrays and maps that are not null
+		cmd := exec.Command(node, append([]string{"testdata/read.js"}, paths...)...)
+		cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+		check(t, strings.Join(figures, " "), cmd)
+	})
 }

@@ -173,6 +173,8 @@ func streamError(err error) error {
 		return firehose.ErrConcurrent
 	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, record.ErrInvalid):
 		kind = firehose.ErrInvalid
+	case errors.Is(err, delivery.ErrThrottled):
+		return fmt.Errorf("%w: %w", firehose.ErrThrottled, err)
 	case errors.Is(err, delivery.ErrUnavailable), errors.Is(err, delivery.ErrClosed):
 		return fmt.Errorf("%w: %w", firehose.ErrUnavailable, err)
 	default:

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// jdbcDriver is fetched by Maven; nothing of it is kept in this repository.
-const jdbcDriver = "org.postgresql:postgresql:42.7.4"
+// driverJar names the PostgreSQL JDBC driver, which tools/interop.sh fetches.
+const driverJar = "TAPEHOUSE_POSTGRESQL_JAR"
 
 // tourJava is run by the java launcher from its source.
 const tourJava = `
@@ -73,23 +73,17 @@ public class Tour {
 
 // TestJDBC runs PostgreSQL's own JDBC driver against the server.
 func TestJDBC(t *testing.T) {
-	java, mvn := look(t, "java", "the server was not tried with JDBC"), look(t, "mvn", "the JDBC driver cannot be fetched")
+	java, jar := look(t, "java", "the server was not tried with JDBC"), os.Getenv(driverJar)
+	if jar == "" {
+		t.Skipf("SKIPPED: %s does not name org.postgresql:postgresql: the server was not tried with JDBC", driverJar)
+	}
 	s := open(t, testConfig(t))
 	putLegs(t, s, "J", 1, 1000)
-	dir := t.TempDir()
-	fetch := append(os.Environ(), "MAVEN_OPTS=-Xmx256m")
-	if out, err := run(t, fetch, "", mvn, "-q", "-B", "dependency:copy", "-Dartifact="+jdbcDriver, "-DoutputDirectory="+dir); err != nil {
-		t.Skipf("SKIPPED: Maven did not fetch %s: %v\n%s", jdbcDriver, err, out)
-	}
-	jars, err := filepath.Glob(filepath.Join(dir, "*.jar"))
-	if err != nil || len(jars) != 1 {
-		t.Fatalf("%v %v", jars, err)
-	}
-	source := filepath.Join(dir, "Tour.java")
+	source := filepath.Join(t.TempDir(), "Tour.java")
 	if err := os.WriteFile(source, []byte(tourJava), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := run(t, environ(t, s), "", java, "-Dfile.encoding=UTF-8", "-Duser.timezone=UTC", "-cp", jars[0], source)
+	out, err := run(t, environ(t, s), "", java, "-Dfile.encoding=UTF-8", "-Duser.timezone=UTC", "-cp", jar, source)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -32,12 +33,34 @@ func (s streams) Update(ctx context.Context, name record.StreamName, version int
 		if err != nil {
 			return cfg, err
 		}
+		if sameProcessing(cfg.Processing, next.Processing) {
+			next.Processing = cfg.Processing
+		}
 		return next, changeable(&cfg, &next)
 	})
 	if err != nil {
 		return firehose.StreamInfo{}, streamError(err)
 	}
 	return streamInfo(cfg)
+}
+
+// sameProcessing reports whether two definitions do the same. Their bytes may
+// differ: Terraform sends the parameters with every update, in another order
+// each time, and the defaults among them.
+func sameProcessing(a, b json.RawMessage) bool {
+	if len(a) == 0 || len(b) == 0 {
+		return len(a) == len(b)
+	}
+	var x, y processing
+	if json.Unmarshal(a, &x) != nil || json.Unmarshal(b, &y) != nil {
+		return false
+	}
+	xs, err := x.Processors.Steps()
+	if err != nil {
+		return false
+	}
+	ys, err := y.Processors.Steps()
+	return err == nil && x.Routes == y.Routes && reflect.DeepEqual(xs, ys)
 }
 
 // changeable refuses what cannot change while a stream runs: what it feeds, and

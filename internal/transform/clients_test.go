@@ -9,10 +9,13 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tapehouse/tapehouse/internal/readertest"
 )
 
 // bootstrapEnv makes the test binary a Lambda function's custom runtime.
@@ -89,22 +92,20 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestRuntimeEmulator calls a function in AWS's own runtime interface emulator:
+// emulate runs a function in AWS's own runtime interface emulator, and returns
+// its URL:
 //
 //	go install github.com/aws/aws-lambda-runtime-interface-emulator/cmd/aws-lambda-rie@latest
-func TestRuntimeEmulator(t *testing.T) {
+func emulate(t *testing.T, env []string, command ...string) string {
+	t.Helper()
 	emulator, err := exec.LookPath("aws-lambda-rie")
 	if err != nil {
 		t.Skip("SKIPPED: aws-lambda-rie is not installed")
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	address := freeAddress(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, emulator, "--runtime-interface-emulator-address", address, "--runtime-api-address", freeAddress(t), self)
-	cmd.Env = append(os.Environ(), bootstrapEnv+"=1", "AWS_LAMBDA_FUNCTION_TIMEOUT=2")
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, emulator, append([]string{"--runtime-interface-emulator-address", address, "--runtime-api-address", freeAddress(t)}, command...)...)
+	cmd.Env = append(append(os.Environ(), "AWS_LAMBDA_FUNCTION_TIMEOUT=2"), env...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	var output bytes.Buffer
@@ -112,13 +113,13 @@ func TestRuntimeEmulator(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		cancel()
 		_ = cmd.Wait()
 		if t.Failed() {
 			t.Logf("the emulator said:\n%s", output.String())
 		}
-	}()
+	})
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		c, err := net.Dial("tcp", address)
 		if err == nil {
@@ -129,7 +130,66 @@ func TestRuntimeEmulator(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h := newHTTP(t, HTTPOptions{URL: "http://" + address + "/2015-03-31/functions/function/invocations", Retries: 1})
+	return "http://" + address + "/2015-03-31/functions/function/invocations"
+}
+
+// pythonFunction is a transformation as people write them for Data Firehose.
+const pythonFunction = `
+import base64, json
+def handler(event, context):
+    out = []
+    for r in event["records"]:
+        data = json.loads(base64.b64decode(r["data"]))
+        if data.get("drop"):
+            out.append({"recordId": r["recordId"], "result": "Dropped", "data": r["data"]})
+            continue
+        data["stream"] = event["deliveryStreamArn"].rsplit("/", 1)[-1]
+        data["arrived"] = r["approximateArrivalTimestamp"] > 0
+        out.append({"recordId": r["recordId"], "result": "Ok", "data": base64.b64encode(json.dumps(data).encode()).decode("utf-8"),
+                    "metadata": {"partitionKeys": {"symbol": data["symbol"]}}})
+    return {"records": out}
+`
+
+// TestPythonFunction calls a Python function as Lambda runs it: by AWS's client of
+// the runtime interface.
+func TestPythonFunction(t *testing.T) {
+	python := os.Getenv(readertest.PythonEnv)
+	if python == "" || exec.Command(python, "-c", "import awslambdaric").Run() != nil {
+		t.Skipf("SKIPPED: %s does not name a Python with awslambdaric: no Python function was called", readertest.PythonEnv)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "app.py"), []byte(pythonFunction), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url := emulate(t, []string{"PYTHONPATH=" + dir}, python, "-m", "awslambdaric", "app.handler")
+	h := newHTTP(t, HTTPOptions{URL: url, Retries: 1, StreamARN: "arn:aws:firehose:us-east-1:000000000000:deliverystream/trades", Region: "us-east-1"})
+	in := records(`{"symbol":"ACME","price":"12.5000"}`, `{"symbol":"X","drop":true}`, `{"symbol":"naïve"}`)
+	for i := range in {
+		in[i].ArrivedAt = time.UnixMilli(1_795_787_939_464)
+	}
+	got, err := h.Apply(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{`Ok {"symbol": "ACME", "price": "12.5000", "stream": "trades", "arrived": true} map[symbol:ACME]`, "Dropped",
+		`Ok {"symbol": "na\u00efve", "stream": "trades", "arrived": true} map[symbol:naïve]`}
+	for i, r := range got {
+		if d := describe(r); d != want[i] {
+			t.Errorf("record %d: %s, want %s", i, d, want[i])
+		}
+	}
+	// A function that raises: its words reach the error output.
+	if got, err = h.Apply(t.Context(), records(`no JSON`)); err != nil || got[0].Kind != Failed || !strings.Contains(got[0].Message, "JSONDecodeError") {
+		t.Errorf("%v %v", got, err)
+	}
+}
+
+func TestRuntimeEmulator(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHTTP(t, HTTPOptions{URL: emulate(t, []string{bootstrapEnv + "=1"}, self), Retries: 1})
 	check := func(in []Record, want ...string) {
 		t.Helper()
 		got, err := h.Apply(t.Context(), in)
