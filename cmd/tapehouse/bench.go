@@ -44,7 +44,7 @@ was wrong. Servers are processes of their own, started with this program.
 	for _, b := range benchmark.Commands() {
 		add(b.Name, b.Summary)
 	}
-	add("all", "every benchmark, one after another")
+	add("all", "every benchmark but the soak, one after another")
 	p := c.PersistentFlags()
 	p.IntVar(&o.Runs, "runs", 0, "runs, of which the median counts (default 3)")
 	p.IntVar(&o.Seconds, "seconds", 0, "length of a run (default: the benchmark's)")

@@ -29,7 +29,7 @@ var ErrUnknown = errors.New("no such benchmark")
 
 // Options say how much to measure. Zero values choose each benchmark's default.
 type Options struct {
-	Seconds     int // how long to load, a run; ingest 30, latency 30, replay 20, freshness 30, log 5
+	Seconds     int // how long to load, a run; ingest 30, soak 600, latency 30, replay 20, freshness 30, log 5
 	Runs        int // runs, of which the median counts; 3
 	Connections int // producers with one put outstanding each; 16
 	Rate        int // records/s in all; 0: as fast as possible (freshness: 100,000)
@@ -80,6 +80,7 @@ type Command struct {
 func Commands() []Command {
 	return []Command{
 		{"ingest", "records/s through HTTP, SigV4, fsync, ledger, Parquet and commit, with a view and SQL queries", ingest},
+		{"soak", "80 % of the maximum rate for ten minutes, or --seconds: whether memory, latencies and files stay as they are", soak},
 		{"latency", "acknowledgements at half the maximum rate, counted from when a put was due", latency},
 		{"replay", "the log read again after kill -9, against the rate at which it was written", replay},
 		{"convert", "JSON to Parquet against DuckDB's COPY (read_json)", convert},
@@ -89,7 +90,7 @@ func Commands() []Command {
 	}
 }
 
-// Run runs one benchmark, or "all", and prints its report to out.
+// Run runs one benchmark, or "all" but the soak, and prints its report to out.
 func Run(ctx context.Context, name string, o Options, out io.Writer) (err error) {
 	stop, err := profile(o.OwnProfile)
 	if err != nil {
@@ -99,7 +100,7 @@ func Run(ctx context.Context, name string, o Options, out io.Writer) (err error)
 	m := thisMachine()
 	ran := false
 	for _, c := range Commands() {
-		if name != c.Name && name != "all" {
+		if name != c.Name && (name != "all" || c.Name == "soak") {
 			continue
 		}
 		ran = true

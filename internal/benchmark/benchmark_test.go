@@ -115,6 +115,23 @@ func TestLatencyAtHalfTheRate(t *testing.T) {
 	}
 }
 
+func TestSoakReportsStretches(t *testing.T) {
+	got := run[soaked](t, "soak", Options{Seconds: 2, Connections: 2, Rate: 10_000, Server: []string{os.Args[0], "serve"}})
+	if n := len(got.Stretches); n < soakStretches-1 || n > soakStretches || got.Whole.Records == 0 {
+		t.Fatalf("%d stretches, %+v", n, got.Whole)
+	}
+	records := 0.0
+	for i, s := range got.Stretches {
+		if s.ResidentBytes == 0 || s.Files == 0 || s.OpenFiles == 0 || s.DataBytes == 0 {
+			t.Errorf("stretch %d: %+v", i, s)
+		}
+		records += s.RecordsPerSecond * 0.2
+	}
+	if records < float64(got.Whole.Records)/2 || records > float64(got.Whole.Records)*3/2 {
+		t.Errorf("%.0f records in the stretches, %d in all", records, got.Whole.Records)
+	}
+}
+
 func TestReplaySeesEverything(t *testing.T) {
 	got := run[replayed](t, "replay", Options{Seconds: 1, Runs: 1, Connections: 4, Server: []string{os.Args[0], "serve"}})
 	if got.Records == 0 || got.VisibleSeconds < got.ReadySeconds || got.Ratio == 0 {

@@ -29,6 +29,28 @@ type load struct {
 	// due makes an acknowledgement's time run from when its put was due, not from
 	// when it was sent. It needs a rate.
 	due bool
+	// each is told of each of so many equal stretches of length; nil: of none.
+	each      func(stretch)
+	stretches int
+}
+
+// durations are added by one goroutine while others read them.
+type durations struct {
+	mu  sync.Mutex
+	all []time.Duration
+}
+
+func (d *durations) add(t time.Duration) {
+	d.mu.Lock()
+	d.all = append(d.all, t)
+	d.mu.Unlock()
+}
+
+// from is a copy of those from the nth on.
+func (d *durations) from(n int) []time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.all[n:])
 }
 
 // loaded is what they saw.
@@ -45,7 +67,7 @@ type loaded struct {
 // lane is one producer: one source, one connection, one put outstanding.
 type lane struct {
 	source       *source
-	acks         []time.Duration
+	acks         durations
 	bytes        int64
 	acknowledged atomic.Int64 // sequence number of the last record
 	_            [64]byte     // the next lane's counter is on another cache line
@@ -61,13 +83,14 @@ func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
 	m := newMarket(seed)
 	lanes := make([]*lane, l.connections)
 	for i := range lanes {
-		lanes[i] = &lane{source: newSource(m, i, seed), acks: make([]time.Duration, 0, 1<<14)}
+		lanes[i] = &lane{source: newSource(m, i, seed)}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	out := &loaded{}
 	began := time.Now()
 	var probing, putting sync.WaitGroup
+	var fresh durations
 	stop := make(chan struct{})
 	if l.probes {
 		conn, err := s.sql(ctx)
@@ -76,7 +99,14 @@ func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
 		}
 		defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is left to lose
 		probing.Go(func() {
-			if out.fresh, err = probe(ctx, conn, lanes, stop); err != nil {
+			if err := probe(ctx, conn, lanes, &fresh, stop); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	if l.each != nil {
+		probing.Go(func() {
+			if err := l.watch(s, lanes, &fresh, began, stop); err != nil {
 				cancel(err)
 			}
 		})
@@ -99,8 +129,9 @@ func (l load) run(ctx context.Context, s *subject) (*loaded, error) {
 		out.sources = append(out.sources, ln.source)
 		out.records += ln.source.records()
 		out.bytes += ln.bytes
-		out.acks = append(out.acks, ln.acks...)
+		out.acks = append(out.acks, ln.acks.from(0)...)
 	}
+	out.fresh = fresh.from(0)
 	_, out.retried = client.Requests()
 	return out, nil
 }
@@ -143,7 +174,7 @@ func (ln *lane) put(ctx context.Context, client Client, l load, number int, bega
 		if l.due {
 			sent = due
 		}
-		ln.acks = append(ln.acks, time.Since(sent))
+		ln.acks.add(time.Since(sent))
 		ln.bytes += r.Bytes
 		ln.acknowledged.Store(ln.source.next - 1)
 	}
@@ -155,16 +186,15 @@ var errInvisible = errors.New("an acknowledged record was not visible to a query
 
 // probe asks, every probeEvery, for the record that a producer has had
 // acknowledged last, and measures from the acknowledgement seen to the answer.
-func probe(ctx context.Context, conn *pgx.Conn, lanes []*lane, stop <-chan struct{}) ([]time.Duration, error) {
+func probe(ctx context.Context, conn *pgx.Conn, lanes []*lane, took *durations, stop <-chan struct{}) error {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	var took []time.Duration
 	for n := 0; ; n++ {
 		select {
 		case <-stop:
-			return took, nil
+			return nil
 		case <-ctx.Done():
-			return took, nil
+			return nil
 		case <-tick.C:
 		}
 		ln := lanes[n%len(lanes)]
@@ -177,13 +207,13 @@ func probe(ctx context.Context, conn *pgx.Conn, lanes []*lane, stop <-chan struc
 		err := conn.QueryRow(ctx, "SELECT count(*) FROM bench.trades WHERE source = $1 AND seq = $2", ln.source.name, seq).Scan(&rows)
 		switch {
 		case ctx.Err() != nil:
-			return took, nil
+			return nil
 		case err != nil:
-			return took, fmt.Errorf("freshness query: %w", err)
+			return fmt.Errorf("freshness query: %w", err)
 		case rows != 1:
-			return took, fmt.Errorf("%w: %d rows of source %s, sequence %d; %s", errInvisible, rows, ln.source.name, seq, later(ctx, conn, ln.source.name, seq))
+			return fmt.Errorf("%w: %d rows of source %s, sequence %d; %s", errInvisible, rows, ln.source.name, seq, later(ctx, conn, ln.source.name, seq))
 		}
-		took = append(took, time.Since(asked))
+		took.add(time.Since(asked))
 	}
 }
 

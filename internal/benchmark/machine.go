@@ -79,14 +79,17 @@ func cpuOf(pid int) (time.Duration, error) {
 }
 
 // peakMemoryOf is the largest resident set that a process has had, in bytes.
-func peakMemoryOf(pid int) (int64, error) {
+func peakMemoryOf(pid int) (int64, error) { return memoryOf(pid, "VmHWM") }
+
+// memoryOf is a figure of /proc/PID/status, in bytes.
+func memoryOf(pid int, figure string) (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
-	v, ok := field(b, "VmHWM")
+	v, ok := field(b, figure)
 	if !ok {
-		return 0, fmt.Errorf("/proc/%d/status has no VmHWM", pid)
+		return 0, fmt.Errorf("/proc/%d/status has no %s", pid, figure)
 	}
 	kib, err := strconv.ParseInt(strings.TrimSuffix(v, " kB"), 10, 64)
 	return kib << 10, err
