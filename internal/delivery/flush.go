@@ -53,7 +53,7 @@ func (l *tableLane) adoptPlan(body json.RawMessage) error {
 
 // planKey names the lane among the stored flush plans.
 func (l *tableLane) planKey() string {
-	if l.s.direct == l {
+	if l.direct() && l.span.from == 0 {
 		return l.key.String()
 	}
 	return l.key.String() + " " + l.table.String()
@@ -294,7 +294,7 @@ func (l *tableLane) writeErrors(ctx context.Context, p *plan) error {
 			RecordID: record.ID{Key: l.s.key, Offset: offset}.String(), Code: code,
 		})
 	}
-	err = l.m.read(ctx, l.key, p.From, func(f frame) error {
+	err = l.m.read(ctx, l.key, max(p.From, l.span.from), func(f frame) error {
 		if f.First >= p.To {
 			return errStop
 		}

@@ -165,6 +165,30 @@ func (d *Prefix) compile(t Target) (c *compiled, err error) {
 
 // Write implements ObjectDestination.
 func (d *Prefix) Write(ctx context.Context, plan ObjectPlan, each func(func(ObjectRecord) error) error) (ObjectResult, error) {
+	return d.execute(ctx, plan, each, (*prefixWriter).finish)
+}
+
+// Retract implements Retractor: the names derive from the plan and its records,
+// as when they were written.
+func (d *Prefix) Retract(ctx context.Context, plan ObjectPlan, each func(func(ObjectRecord) error) error) error {
+	_, err := d.execute(ctx, plan, each, (*prefixWriter).remove)
+	return err
+}
+
+// remove removes every object that finish would store.
+func (w *prefixWriter) remove(ctx context.Context) error {
+	names := make([]string, 0, len(w.order))
+	for _, o := range w.order {
+		name, err := o.expr.Name(o.object)
+		if err != nil {
+			return fmt.Errorf("name an object: %w", err)
+		}
+		names = append(names, path.Clean(name))
+	}
+	return w.store.Delete(ctx, names...)
+}
+
+func (d *Prefix) execute(ctx context.Context, plan ObjectPlan, each func(func(ObjectRecord) error) error, end func(*prefixWriter, context.Context) error) (ObjectResult, error) {
 	var t Target
 	if err := json.Unmarshal(plan.Target, &t); err != nil {
 		return ObjectResult{}, fmt.Errorf("read the plan's target: %w", err)
@@ -183,7 +207,8 @@ func (d *Prefix) Write(ctx context.Context, plan ObjectPlan, each func(func(Obje
 	}); err != nil {
 		return w.result, err
 	}
-	return w.result, w.finish(ctx)
+	err = end(w, ctx)
+	return w.result, err
 }
 
 // prefixWriter executes one plan.

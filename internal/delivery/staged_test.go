@@ -191,7 +191,7 @@ func TestObjectsGetWhatProcessingMade(t *testing.T) {
 	s, _ := h.m.Stream("s")
 	upTo := record.Vector{}
 	s.trimmable(h.m.o.Ledger.Applied(), upTo)
-	if upTo[s.key] != 5 || upTo[s.stage.out] != 5 {
+	if upTo[s.key] != 5 || upTo[s.staged()] != 5 {
 		t.Errorf("trimmed up to %v", upTo)
 	}
 	if err := h.m.Delete(t.Context(), "s"); err != nil {
