@@ -67,6 +67,7 @@ type world struct {
 	commits  int
 	others   map[catalog.Name]*world // tables beside the first
 	history  map[string][]json.RawMessage
+	store    func() outcome // of definitions; nil: done
 	asked    int // records that the scripted processor was given
 }
 
@@ -109,6 +110,13 @@ func (w *world) List(_ context.Context, kind string) (map[string]json.RawMessage
 func (w *world) Put(_ context.Context, kind, key string, body json.RawMessage) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	how := commitDone
+	if kind == kindStream && w.store != nil {
+		how = w.store()
+	}
+	if how == commitBefore {
+		return errCommit
+	}
 	if w.docs[kind] == nil {
 		w.docs[kind] = map[string]json.RawMessage{}
 	}
@@ -117,6 +125,9 @@ func (w *world) Put(_ context.Context, kind, key string, body json.RawMessage) e
 		w.history = map[string][]json.RawMessage{}
 	}
 	w.history[kind+key] = append([]json.RawMessage{body}, w.history[kind+key]...)
+	if how == commitAfter {
+		return errCommit
+	}
 	return nil
 }
 

@@ -35,8 +35,9 @@ func (l *objectLane) redirect(ctx context.Context, p *ObjectPlan) (*ObjectPlan, 
 		return &q, nil
 	}
 	target, err := l.dest.Prepare(ctx, target)
-	if err != nil {
-		return p, fmt.Errorf("prepare the changed destination: %w", err)
+	if err != nil { // neither works: the old one may be mended first
+		l.m.o.Logger.Warn("the changed destination cannot be used", "stream", l.s.name, "lane", l.role, "err", err)
+		return p, nil
 	}
 	if bytes.Equal(target, p.Target) {
 		return p, nil

@@ -590,10 +590,11 @@ func (s *Stream) draw(c *change, at record.Offset) {
 		}
 	}
 	// A lane behind a stage that goes on may get what the stage logs from now on.
+	// What is not synced may be lost: no table may say that it contains it.
 	begin := func(l beginner) {
 		from := at
 		if l.log() != s.key && c.old.staged() {
-			from = s.m.o.Log.Next(l.log())
+			from = s.m.o.Log.Synced(l.log())
 		}
 		l.begin(from)
 	}
