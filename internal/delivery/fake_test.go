@@ -68,7 +68,7 @@ type world struct {
 	others   map[catalog.Name]*world // tables beside the first
 	history  map[string][]json.RawMessage
 	store    func() outcome // of definitions; nil: done
-	asked    int // records that the scripted processor was given
+	asked    int            // records that the scripted processor was given
 }
 
 // of is the part of the world that a table is.

@@ -54,6 +54,7 @@ type tableLane struct {
 
 	span     span
 	after    *tableLane // the direct lane before this one, which the ledger follows first; or nil
+	behind   *tableLane // an ending lane into the same table, which commits first; or nil
 	tail     tail
 	through  atomic.Uint64
 	appended atomic.Uint64 // offset up to which the pump has taken records

@@ -106,6 +106,7 @@ type objectLane struct {
 	role string     // names it among the stream's lanes
 	dest ObjectDestination
 	cfg  func() ObjectConfig
+	last atomic.Pointer[ObjectConfig] // what cfg is once the stream's definition has no such lane
 	// keeper: the lane enters what it takes into the ledger's account, because
 	// neither a table's lane nor a stage does.
 	keeper bool

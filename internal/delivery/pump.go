@@ -681,7 +681,7 @@ func (l *tableLane) serve(r request, d *decoders) {
 // due returns the flush that is to begin now, or nil.
 func (l *tableLane) due() *plan {
 	now := l.m.o.Now()
-	if l.flushing || now.Before(l.retryAt) {
+	if l.flushing || now.Before(l.retryAt) || l.waits() {
 		return nil
 	}
 	if l.retry != nil {

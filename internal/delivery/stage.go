@@ -188,6 +188,7 @@ func (g *stage) adopt() {
 	if next == nil {
 		if cfg != was.cfg {
 			g.def.Store(&stageDef{cfg, was.processor})
+			clear(g.decoders) // lanes may have gone
 		}
 		return
 	}

@@ -157,6 +157,9 @@ func (s *Stream) addTable(ctx context.Context, key record.Key, name catalog.Name
 	if !cfg.CreateTables { // not any more
 		return nil, &noTableError{fmt.Errorf("the record is for table %s, which is not one of the stream's", name)}
 	}
+	if l := s.laneOf(laneID{shard: key.Shard, table: name}); l != nil {
+		return nil, fmt.Errorf("%w: a former lane into %s has yet to end", ErrChanging, name)
+	}
 	if !slices.Contains(cfg.Tables, name) {
 		if len(cfg.Tables) >= tablesMax {
 			return nil, &noTableError{fmt.Errorf("the stream feeds %d tables already, and the record is for another: %s", tablesMax, name)}
@@ -343,7 +346,13 @@ func (s *Stream) Flush(ctx context.Context) error {
 	if err := s.processed(ctx); err != nil {
 		return err
 	}
-	return s.all(func(l lane) error { return l.Flush(ctx) })
+	return s.all(func(l lane) error {
+		err := l.Flush(ctx)
+		if errors.Is(err, ErrClosed) && l.Through() >= l.bounds().last() { // it ended meanwhile
+			return nil
+		}
+		return err
+	})
 }
 
 // all runs fn for every lane at the same time.

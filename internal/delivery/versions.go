@@ -157,6 +157,9 @@ type span struct {
 
 func (s *span) end(at record.Offset) { s.until.Store(uint64(at) + 1) }
 
+// last is where the span ends; the greatest offset if it does not.
+func (s *span) last() record.Offset { return s.cap(^record.Offset(0)) }
+
 func (s *span) ends() bool { return s.until.Load() != 0 }
 
 // cap is at, but no more than where the span ends.
@@ -207,7 +210,7 @@ func (l *objectLane) begin(from record.Offset) {
 // await waits until the ledger's account has what is below the lane's span: a
 // direct lane before this one may still be reading it.
 func (l *tableLane) await() error {
-	for p := l.after; p != nil && p.taken() < p.span.cap(^record.Offset(0)); {
+	for p := l.after; p != nil && p.taken() < p.span.last(); {
 		if err := p.failure(); err != nil {
 			return err
 		}
@@ -222,6 +225,29 @@ func (l *tableLane) await() error {
 		return nil
 	}
 	return l.m.pass(l.key, l.span.from)
+}
+
+// waits reports whether an ending lane has yet to commit what the table gets
+// before this lane's records: a table has them in the order of the boundary.
+func (l *tableLane) waits() bool {
+	if p := l.behind; p != nil && p.Through() < p.span.last() {
+		return true
+	}
+	l.behind = nil
+	return false
+}
+
+// follow makes a lane that is not started commit after an ending one into its table.
+func (s *Stream) follow(l lane, ending []lane) {
+	t, ok := l.(*tableLane)
+	if !ok {
+		return
+	}
+	for _, e := range ending {
+		if e, ok := e.(*tableLane); ok && e.table == t.table {
+			t.behind = e
+		}
+	}
 }
 
 // pass enters into the ledger's account that nothing of a key below an offset
@@ -319,6 +345,7 @@ func (s *Stream) openLanes(ctx context.Context, cfg *Config, states map[string]j
 			s.lanes = append(s.lanes, l)
 		}
 	}
+	ending := s.lanes
 	for _, id := range cfg.laneIDs() {
 		l, err := s.openLane(ctx, id, nil, states)
 		if cfg.CreateTables && id.role == "" && errors.Is(err, catalog.ErrNotFound) { // until a record is for it
@@ -333,6 +360,7 @@ func (s *Stream) openLanes(ctx context.Context, cfg *Config, states map[string]j
 			from = max(from, s.m.o.Log.Oldest(l.log()))
 		}
 		l.begin(from)
+		s.follow(l, ending)
 		s.enter(l)
 		s.lanes = append(s.lanes, l)
 	}
@@ -371,16 +399,20 @@ func (s *Stream) openLane(ctx context.Context, id laneID, last *ObjectConfig, st
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", s.name, err)
 	}
+	if last == nil {
+		last = s.cfg.Load().part(id.role)
+	}
+	var l *objectLane
 	cfg := func() ObjectConfig {
 		if c := s.cfg.Load().part(id.role); c != nil {
-			last = c
+			return *c
 		}
-		return *last
+		return *l.last.Load()
 	}
-	l, err := s.m.openObjects(s, key, id.role, cfg, dest, states)
-	if err != nil {
+	if l, err = s.m.openObjects(s, key, id.role, cfg, dest, states); err != nil {
 		return nil, err
 	}
+	l.last.Store(last)
 	l.keeper = id.role == roleObjects && id.shard == 0
 	return l, nil
 }
@@ -672,11 +704,18 @@ func (s *Stream) enact(c *change, at record.Offset) {
 			s.direct.Store(nil)
 		}
 	}
+	ending := slices.Clone(c.end)
 	if c.drain != nil {
-		lanes = append(lanes, c.drain)
+		lanes, ending = append(lanes, c.drain), append(ending, c.drain)
 	}
-	for _, l := range append(slices.Clone(c.end), lanes[len(c.fresh):]...) {
+	for _, l := range ending {
 		l.bounds().end(at)
+		if o, ok := l.(*objectLane); ok {
+			o.last.Store(c.old.part(o.role))
+		}
+	}
+	for _, l := range c.fresh {
+		s.follow(l, ending)
 	}
 	// The lanes before the definition: a stage that has it finds them.
 	s.addLanes(lanes...)

@@ -384,3 +384,252 @@ func crashChanging(t *testing.T, chain []Config, n int) (finished bool, err erro
 	}
 	return finished, c.check(h2)
 }
+
+// A record is found, and can be read again, whatever the stream was when it was
+// put.
+func TestTraceAcrossChanges(t *testing.T) {
+	h := startStream(t, directT)
+	c := &changing{chain: []Config{directT, routedStream, directU}, acked: map[int]int{}}
+	var ids []record.ID
+	put := func(text string) {
+		t.Helper()
+		r, err := h.put(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := record.ParseID(string(r.AppendRecordID(nil, 0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	put(doc(0, 0))
+	put(`{"source":"A","session":"1","epoch":0,"seq":"no"}`)
+	for to := 1; to < 3; to++ {
+		if err := c.update(t.Context(), h.m, to); err != nil {
+			t.Fatal(err)
+		}
+		if to == 1 {
+			put("u:" + doc(2, 2))
+			put("fail")
+			if err := h.m.Flush(t.Context()); err != nil { // or they may be processed by the next definition
+				t.Fatal(err)
+			}
+		} else {
+			put(doc(4, 4))
+		}
+		settled(t, h)
+	}
+	check := func(h *house) {
+		t.Helper()
+		s := settled(t, h)
+		for i, want := range []string{"table n.t row", "table n.t rejected", "table n.t nothing, table n.u row, errors  nothing", "table n.t nothing, table n.u nothing, errors  failed", "table n.u row"} {
+			tr, err := h.m.Trace(t.Context(), ids[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, d := range tr.Destinations {
+				name := ""
+				if d.Table.Table != "" {
+					name = d.Table.String()
+				}
+				got = append(got, fmt.Sprintf("%s %s %s", d.Role, name, d.Outcome))
+				if i < 4 && !d.Delivered {
+					t.Errorf("record %d is not delivered to %s %s", i, d.Role, name)
+				}
+			}
+			if strings.Join(got, ", ") != want {
+				t.Errorf("record %d: %q, want %q", i, got, want)
+			}
+		}
+		var docs []string
+		if err := s.Documents(t.Context(), 0, 5, func(id record.ID, doc []byte, rejected bool) error {
+			docs = append(docs, fmt.Sprintf("%d %v %s", id.Offset, rejected, doc))
+			return nil
+		}); err != nil || len(docs) != 5 || !strings.HasPrefix(docs[1], "1 true") || docs[2] != "2 false u:"+doc(2, 2) || docs[3] != "3 false fail" {
+			t.Errorf("%q %v", docs, err)
+		}
+	}
+	check(h)
+	if err := h.m.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.abandon()
+	again, err := openHouse(t, h.mem, h.w, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(again.abandon)
+	check(again)
+
+	// A reject of a former table is resolved by a replay into the present one.
+	s, err := again.m.Stream("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := 1; want >= 0; want-- {
+		res, err := s.Replay(t.Context(), []ReplayItem{{ID: ids[1], Rejected: []byte(`{}`), Data: []byte(doc(1, 1))}})
+		if err != nil || res.Put != want {
+			t.Fatalf("%+v %v", res, err)
+		}
+	}
+	if n := again.m.o.Ledger.Unkeyed()["A"]; n != 0 {
+		t.Errorf("%d rejects are open", n)
+	}
+}
+
+// A seal waits for a change to be complete, and holds the next one up.
+func TestFreezeAmidChanges(t *testing.T) {
+	h := startStream(t, routedStream)
+	c := &changing{chain: []Config{routedStream, directU, directT}, acked: map[int]int{}}
+	if err := c.put(h, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.update(t.Context(), h.m, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.put(h, 1); err != nil {
+		t.Fatal(err)
+	}
+	f, err := h.m.Freeze(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := h.m.Stream("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.Tables() {
+		w := h.w.of(p.Table)
+		w.mu.Lock()
+		if w.through[p.Key] != f.At[p.Key] || f.At[p.Key] != 4 {
+			t.Errorf("%s contains %d, the cut is at %d", p.Table, w.through[p.Key], f.At[p.Key])
+		}
+		w.mu.Unlock()
+	}
+	if err := c.put(h, 2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.m.Update(t.Context(), "s", 0, func(Config) (Config, error) { return directT, nil }); !errors.Is(err, ErrChanging) || !strings.Contains(err.Error(), "a seal holds the stream") {
+		t.Fatal(err)
+	}
+	if _, err := h.m.Update(t.Context(), "s", 0, func(old Config) (Config, error) { old.Interval = time.Minute; return old, nil }); err != nil {
+		t.Fatal(err)
+	}
+	f.Release()
+	if err := c.update(t.Context(), h.m, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.put(h, 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.m.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.check(h); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// While a table cannot be written to, one change is taken, and no other with a
+// boundary; what is acknowledged stays visible, and comes out when it can.
+func TestChangeWaitsForAFailingTable(t *testing.T) {
+	h := startStream(t, directT)
+	c := &changing{chain: []Config{directT, directU, directT}, acked: map[int]int{}}
+	h.w.decide(func() outcome { return commitBefore })
+	if err := c.put(h, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.update(t.Context(), h.m, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.put(h, 1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.m.Update(t.Context(), "s", 0, func(Config) (Config, error) { return directT, nil })
+	if !errors.Is(err, ErrChanging) || !strings.Contains(err.Error(), "the table n.t is delivered up to offset 0 of 2") {
+		t.Fatal(err)
+	}
+	if _, err := h.m.Update(t.Context(), "s", 0, func(old Config) (Config, error) { old.Interval = time.Minute; return old, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if rows, err := h.visible(true); err != nil || len(rows) != 2 {
+		t.Fatal(rows, err)
+	}
+	if err := c.put(h, 2); err != nil {
+		t.Fatal(err)
+	}
+	if st := mustStream(t, h).Stats(); st.Through != 0 || st.Table != "n.t, n.u" || st.Acknowledged != 6 {
+		t.Errorf("%+v", st)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := h.m.Freeze(ctx); !errors.Is(err, ErrChanging) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("a seal of a stream whose change is not complete: %v", err)
+	}
+	h.w.decide(func() outcome { return commitDone })
+	settled(t, h)
+	if err := c.update(t.Context(), h.m, 2); err != nil {
+		t.Fatal(err)
+	}
+	// Deleted in the midst of a change.
+	if err := h.m.Delete(t.Context(), "s"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.check(h); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustStream(t *testing.T, h *house) *Stream {
+	t.Helper()
+	s, err := h.m.Stream("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// What a table gets before and after a boundary, it gets in this order.
+func TestTableIsWrittenInTheOrderOfTheBoundary(t *testing.T) {
+	h := startStream(t, directT)
+	c := &changing{chain: []Config{directT, evolving}, acked: map[int]int{}}
+	s := mustStream(t, h)
+	old := s.direct.Load()
+	h.w.decide(func() outcome { return commitBefore })
+	if err := c.put(h, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.update(t.Context(), h.m, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.put(h, 1); err != nil {
+		t.Fatal(err)
+	}
+	var first sync.Once
+	h.w.decide(func() outcome { // called with the table's lock
+		first.Do(func() {
+			if len(h.w.rows) != 0 {
+				t.Error("the later rows were first")
+			}
+		})
+		return commitDone
+	})
+	if err := h.m.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if old.Through() != 2 {
+		t.Errorf("the ending lane is at %d", old.Through())
+	}
+	h.w.mu.Lock()
+	for i, r := range h.w.rows {
+		if r.offset != record.Offset(i) {
+			t.Errorf("row %d has offset %d", i, r.offset)
+		}
+	}
+	h.w.mu.Unlock()
+	if err := c.check(h); err != nil {
+		t.Fatal(err)
+	}
+}
