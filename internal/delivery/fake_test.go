@@ -69,6 +69,8 @@ type world struct {
 	history  map[string][]json.RawMessage
 	store    func() outcome // of definitions; nil: done
 	asked    int            // records that the scripted processor was given
+	broken   string         // target of objects that fails, or ""
+	mute     bool           // and cannot be asked either
 }
 
 // of is the part of the world that a table is.
@@ -269,10 +271,10 @@ func openHouse(t *testing.T, mem *fsys.Mem, w *world, tune func(*Options)) (*hou
 		FS: mem, Dir: "/d", Log: log, Ledger: led, Documents: w, Errors: errs,
 		Destination: func(_ Config, n catalog.Name) (Destination, error) { return dest{w.of(n), mem}, nil },
 		Objects: func(_ Config, role string) (ObjectDestination, error) {
-			return objects{role, errs}, nil
+			return objects{role, errs, w}, nil
 		},
 		Processor:    func(_ context.Context, c Config) (Processor, error) { return newScript(c.Processing, w) },
-		Logger:       slog.New(slog.DiscardHandler),
+		Logger:       dbgLogger,
 		TailInterval: time.Millisecond, CheckpointInterval: time.Hour, RetryWait: time.Millisecond,
 	}
 	if tune != nil {
@@ -401,3 +403,4 @@ func (h *house) errorLines() (map[string]int, error) {
 }
 
 func rng(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }
+var dbgLogger = slog.New(slog.DiscardHandler)

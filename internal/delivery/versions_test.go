@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/record"
 )
@@ -632,4 +634,135 @@ func TestTableIsWrittenInTheOrderOfTheBoundary(t *testing.T) {
 	if err := c.check(h); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// seen is what a query sees of a table: its rows, and the tail above its through.
+func (h *house) seen(table catalog.Name) ([]row, error) {
+	w := h.w.of(table)
+	for {
+		w.mu.Lock()
+		rows := append([]row(nil), w.rows...)
+		through := w.through.Clone()
+		w.mu.Unlock()
+		tail, err := h.m.Tail(context.Background(), engine.Name(table), through, true)
+		if errors.Is(err, engine.ErrTailMoved) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range tail.Files {
+			got, err := readParquet(h.mem, f.Path)
+			if err != nil {
+				tail.Release()
+				return nil, err
+			}
+			rows = append(rows, got...)
+		}
+		tail.Release()
+		return rows, nil
+	}
+}
+
+// TestChangesUnderLoad puts, resends, changes and queries at the same time:
+// what was acknowledged is visible at once, and once.
+func TestChangesUnderLoad(t *testing.T) {
+	h, err := openHouse(t, fsys.NewMem(), newWorld(), func(o *Options) { o.PutWait = time.Minute })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.abandon)
+	c := &changing{chain: []Config{directT, routedStream, directU, evolving, directT, directU, routedT, evolving, routedStream}, acked: map[int]int{}}
+	if _, err := h.m.Create(t.Context(), c.chain[0]); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	acked := map[int64]bool{}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for p := range 3 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				seq := int64(p*1_000_000 + i)
+				text := doc(seq, i)
+				again := []string{text}
+				if i%5 == 0 { // also what is known: duplicates are found whatever the stream's form
+					again = append(again, doc(int64(p*1_000_000+i/2), i/2))
+				}
+				if _, err := h.put(again...); err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				acked[seq] = true
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			mu.Lock()
+			want := maps.Clone(acked)
+			mu.Unlock()
+			have := map[int64]int{}
+			for _, table := range []catalog.Name{tableT, tableU} {
+				rows, err := h.seen(table)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, r := range rows {
+					have[r.seq]++
+				}
+			}
+			for seq := range want {
+				if have[seq] != 1 {
+					t.Errorf("record %d is visible %d times", seq, have[seq])
+					return
+				}
+			}
+		}
+	})
+	rounds := 3
+	if testing.Short() {
+		rounds = 1
+	}
+	for range rounds {
+		for to := range c.chain {
+			time.Sleep(5 * time.Millisecond)
+			if err := c.update(t.Context(), h.m, to); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	close(stop)
+	wg.Wait()
+	if err := h.m.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	have := map[int64]int{}
+	for _, table := range []catalog.Name{tableT, tableU} {
+		for _, r := range h.w.of(table).rows {
+			have[r.seq]++
+		}
+	}
+	if len(have) != len(acked) {
+		t.Errorf("%d records, %d acknowledged", len(have), len(acked))
+	}
+	for seq, n := range have {
+		if n != 1 || !acked[seq] {
+			t.Errorf("record %d is there %d times, acknowledged: %v", seq, n, acked[seq])
+		}
+	}
+	t.Logf("%d records", len(acked))
 }
