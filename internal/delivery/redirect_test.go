@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -167,4 +168,43 @@ func crashRedirected(t *testing.T, n int) (finished bool, err error) {
 		}
 	}
 	return finished, nil
+}
+
+// Retract finds the names that Write gave, and removes no other object.
+func TestPrefixRetracts(t *testing.T) {
+	d, store := newPrefix(t)
+	errs := "bad/!{firehose:error-output-type}/"
+	plan := planOf(t, d, Target{Bucket: "b", Prefix: "by/symbol=!{partitionKeyFromQuery:symbol}/!{firehose:random-string}/", ErrorPrefix: &errs})
+	texts := records("symbol=A 1", "!broken", "symbol=B 2", "symbol=A 3")
+	other := plan
+	other.Seed[0]++
+	if _, err := d.Write(t.Context(), other, texts); err != nil {
+		t.Fatal(err)
+	}
+	rest := contents(t, store)
+	if _, err := d.Write(t.Context(), plan, texts); err != nil {
+		t.Fatal(err)
+	}
+	all := contents(t, store)
+	if len(rest) != 3 || len(all) != 6 {
+		t.Fatal(rest, all)
+	}
+	for range 2 { // the second finds nothing
+		if err := d.Retract(t.Context(), plan, texts); err != nil {
+			t.Fatal(err)
+		}
+		if got := contents(t, store); !maps.Equal(got, rest) {
+			t.Fatalf("left: %v", got)
+		}
+	}
+	if _, err := d.Write(t.Context(), plan, texts); err != nil || !maps.Equal(contents(t, store), all) {
+		t.Fatal("written again, it is something else", err)
+	}
+	plan.Target = json.RawMessage(`{"bucket":"gone"}`)
+	if err := d.Retract(t.Context(), plan, texts); err == nil {
+		t.Fatal("a bucket that is not there was asked")
+	}
+	if left, err := d.FS.ReadDir("/staging"); err != nil || len(left) != 0 {
+		t.Fatal("left in staging", left, err)
+	}
 }
