@@ -227,6 +227,11 @@ func TestDestinationChanges(t *testing.T) {
 			if end := h.m.o.Log.Synced(s.key); s.Through() != end {
 				t.Errorf("delivered up to %d of %d", s.Through(), end)
 			}
+			if chain[0].Objects == nil {
+				if a, _ := h.m.o.Ledger.Accounts(); a[0].Seen.Total() != int64(2*n) {
+					t.Errorf("the ledger's account: %d records of %d", a[0].Seen.Total(), 2*n)
+				}
+			}
 			// Nothing holds the log any more.
 			if err := h.m.checkpoint(t.Context()); err != nil {
 				t.Fatal(err)
@@ -319,6 +324,13 @@ func crashChanging(t *testing.T, chain []Config, n int) (finished bool, err erro
 			w.mu.Unlock()
 			i := 0
 			for to := range chain {
+				beside := make(chan error, 1) // a put at the time of the change
+				at, number := c.confirmed, i
+				if i++; to > 0 && !dead() {
+					go func() { _, err := h.put(c.texts(number)...); beside <- err }()
+				} else {
+					beside <- errCrashed
+				}
 				for range 20 { // until it is answered, as a client would
 					if to == 0 || dead() {
 						break
@@ -329,6 +341,9 @@ func crashChanging(t *testing.T, chain []Config, n int) (finished bool, err erro
 					if err == nil {
 						break
 					}
+				}
+				if <-beside == nil {
+					c.acked[number] = at
 				}
 				for k := range 3 {
 					if dead() {
@@ -363,7 +378,7 @@ func crashChanging(t *testing.T, chain []Config, n int) (finished bool, err erro
 		return finished, nil
 	}
 	if chain[0].Objects == nil { // a producer that did not get its answer sends again
-		for i := range 3 * len(chain) {
+		for i := range 4 * len(chain) {
 			if _, err := h2.put(c.texts(i)...); err != nil {
 				return finished, fmt.Errorf("put again: %w", err)
 			}
@@ -759,10 +774,116 @@ func TestChangesUnderLoad(t *testing.T) {
 	if len(have) != len(acked) {
 		t.Errorf("%d records, %d acknowledged", len(have), len(acked))
 	}
+	accounts, _ := h.m.o.Ledger.Accounts()
+	if len(accounts) != 1 || accounts[0].Seen.Total() != int64(len(acked)) {
+		t.Errorf("the ledger's account: %d records of %d", accounts[0].Seen.Total(), len(acked))
+	}
 	for seq, n := range have {
 		if n != 1 || !acked[seq] {
 			t.Errorf("record %d is there %d times, acknowledged: %v", seq, n, acked[seq])
 		}
 	}
 	t.Logf("%d records", len(acked))
+}
+
+// gate blocks operations of the disk while it is closed.
+type gate struct {
+	mu   sync.Mutex
+	open chan struct{}
+	here chan struct{} // closed when an operation waits
+	once *sync.Once
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open, g.here, g.once = make(chan struct{}), make(chan struct{}), &sync.Once{}
+}
+
+func (g *gate) pass() {
+	g.mu.Lock()
+	open, here, once := g.open, g.here, g.once
+	g.mu.Unlock()
+	if open != nil {
+		once.Do(func() { close(here) })
+		<-open
+	}
+}
+
+// The ledger follows the log frame by frame: the account has what a lane that
+// is late has yet to look at, before what the lane after it takes.
+func TestLedgerFollowsALateLane(t *testing.T) {
+	h := startStream(t, directT)
+	var g gate
+	h.mem.SetHook(func(_, name string, _ int) error {
+		if strings.Contains(name, "/tail/") {
+			g.pass()
+		}
+		return nil
+	})
+	g.shut()
+	c := &changing{chain: []Config{directT, directU}, acked: map[int]int{}}
+	if err := c.put(h, 0); err != nil {
+		t.Fatal(err)
+	}
+	<-g.here // the pump stands still
+	if err := c.put(h, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.update(t.Context(), h.m, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.put(h, 2); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	close(g.open)
+	settled(t, h)
+	if err := h.m.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a, _ := h.m.o.Ledger.Accounts(); a[0].Seen.Total() != 6 {
+		t.Errorf("the ledger's account: %d records of 6", a[0].Seen.Total())
+	}
+	if err := c.check(h); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is not synced may be taken back: no boundary is drawn above it.
+func TestBoundaryWaitsForTheLog(t *testing.T) {
+	h := startStream(t, directT)
+	var g gate
+	h.mem.SetHook(func(_, name string, _ int) error {
+		if strings.Contains(name, "/log/") {
+			g.pass()
+		}
+		return nil
+	})
+	g.shut()
+	c := &changing{chain: []Config{directT, directU}, acked: map[int]int{}}
+	done := make(chan error, 2)
+	go func() { done <- c.put(h, 0) }()
+	<-g.here
+	changed := make(chan error, 1)
+	go func() { changed <- c.update(context.Background(), h.m, 1) }()
+	time.Sleep(20 * time.Millisecond)
+	if s := mustStream(t, h); s.Config().Table != "t" || h.m.o.Log.Next(s.key) != 2 || h.m.o.Log.Synced(s.key) != 0 {
+		t.Errorf("%+v, %d of %d synced", s.Config(), h.m.o.Log.Synced(s.key), h.m.o.Log.Next(s.key))
+	}
+	close(g.open)
+	for _, ch := range []chan error{done, changed} {
+		if err := <-ch; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.put(h, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.m.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.check(h); err != nil {
+		t.Fatal(err)
+	}
 }
