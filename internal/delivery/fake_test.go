@@ -69,6 +69,7 @@ type world struct {
 	history  map[string][]json.RawMessage
 	store    func() outcome // of definitions; nil: done
 	asked    int            // records that the scripted processor was given
+	listing  error          // of List, if not nil
 	broken   string         // target of objects that fails, or ""
 	mute     bool           // and cannot be asked either
 }
@@ -106,6 +107,9 @@ func (w *world) decide(f func() outcome) {
 func (w *world) List(_ context.Context, kind string) (map[string]json.RawMessage, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.listing != nil {
+		return nil, w.listing
+	}
 	return maps.Clone(w.docs[kind]), nil
 }
 
@@ -403,4 +407,5 @@ func (h *house) errorLines() (map[string]int, error) {
 }
 
 func rng(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }
+
 var dbgLogger = slog.New(slog.DiscardHandler)

@@ -566,8 +566,8 @@ func (s *Stream) open(ctx context.Context, c *change, add []laneID, cuts bool) e
 func (s *Stream) cut(ctx context.Context, c *change) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.refused != nil {
-		return fmt.Errorf("%w: %w", ErrChanging, s.refused)
+	if s.refused != nil { // it is being deleted, for example
+		return s.refused
 	}
 	wait, cancel := context.WithTimeout(ctx, changeWait)
 	defer cancel()

@@ -887,3 +887,53 @@ func TestBoundaryWaitsForTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A change whose outcome nobody can tell: no record is taken in a form that the
+// definition may not have, until a restart tells.
+func TestChangeOfUnknownOutcome(t *testing.T) {
+	for _, stored := range []bool{false, true} {
+		h := startStream(t, directT)
+		c := &changing{chain: []Config{directT, evolving}, acked: map[int]int{}}
+		if err := c.put(h, 0); err != nil {
+			t.Fatal(err)
+		}
+		h.w.mu.Lock()
+		h.w.listing, h.w.store = errCommit, func() outcome {
+			if stored {
+				return commitAfter
+			}
+			return commitBefore
+		}
+		h.w.mu.Unlock()
+		if err := c.update(t.Context(), h.m, 1); !errors.Is(err, ErrUnavailable) {
+			t.Fatal(err)
+		}
+		if err := c.put(h, 1); !errors.Is(err, ErrUnavailable) {
+			t.Fatalf("a put of unknown form: %v", err)
+		}
+		h.w.mu.Lock()
+		h.w.listing, h.w.store = nil, nil
+		h.w.mu.Unlock()
+		if err := c.update(t.Context(), h.m, 1); !errors.Is(err, ErrUnavailable) {
+			t.Fatal(err)
+		}
+		h.abandon()
+		again, err := openHouse(t, h.mem, h.w, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(again.abandon)
+		if err := c.put(again, 1); err != nil {
+			t.Fatal(err)
+		}
+		if cfg := settled(t, again).Config(); cfg.Evolve != stored {
+			t.Errorf("stored: %v, the definition is %+v", stored, cfg)
+		}
+		if err := again.m.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.check(again); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -134,6 +134,27 @@ func TestTablesChangeByTheAPI(t *testing.T) {
 	if strings.Count(lost, "recordId") != 1 || !strings.Contains(lost, "Iceberg.TableNotFound") {
 		t.Errorf("%q", lost)
 	}
+
+	// Records may change their table, then make others, then neither any more.
+	u.must("IcebergDestinationUpdate", jsonObject{"SchemaEvolutionConfiguration": jsonObject{"Enabled": true}})
+	put(t, u.aws, "moves", []byte(`{"n":8,"extra":"x"}`))
+	if got := appeared(t, conn, "SELECT n || extra FROM public.a WHERE extra IS NOT NULL"); len(got) != 1 || got[0] != "8x" {
+		t.Fatal(got)
+	}
+	u.must("IcebergDestinationUpdate", jsonObject{"TableCreationConfiguration": jsonObject{"Enabled": true}, "ProcessingConfiguration": processors(processor("MetadataExtraction",
+		"JsonParsingEngine", "JQ-1.6", "MetadataExtractionQuery", `{destinationDatabaseName: "public", destinationTableName: .t, operation: "insert"}`))})
+	put(t, u.aws, "moves", []byte(`{"t":"made","n":9}`), []byte(`{"t":"a","n":10}`))
+	if got := appeared(t, conn, "SELECT n FROM public.made"); len(got) != 1 || got[0] != "9" {
+		t.Fatal(got)
+	}
+	u.must("IcebergDestinationUpdate", jsonObject{"TableCreationConfiguration": jsonObject{"Enabled": false}, "SchemaEvolutionConfiguration": jsonObject{"Enabled": false},
+		"ProcessingConfiguration": jsonObject{"Enabled": false}, "DestinationTableConfigurationList": tables("a")})
+	put(t, u.aws, "moves", []byte(`{"n":11,"t":"made","another":1}`))
+	want("made and unmade", "1,4,7,8,10,11 2,5,30")
+	if err := s.delivery.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want("all delivered", "1,4,7,8,10,11 2,5,30")
 }
 
 // Objects: another place, a backup, a transform; and a change that mends what
