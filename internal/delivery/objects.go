@@ -413,6 +413,7 @@ func (l *objectLane) due() *ObjectPlan {
 		}
 		return l.retry
 	}
+	version := l.s.Config().Version // before what may be newer: see redirect
 	cfg := l.cfg()
 	wanted := l.span.ends()
 	for _, w := range l.waiters {
@@ -425,7 +426,7 @@ func (l *objectLane) due() *ObjectPlan {
 	if err != nil {
 		panic(fmt.Sprintf("delivery: no randomness: %v", err)) // crypto/rand never fails
 	}
-	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: l.s.Config().Version, Target: cfg.Target}
+	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: version, Target: cfg.Target}
 }
 
 // deliver executes a plan; it may be executed again.

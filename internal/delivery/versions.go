@@ -135,7 +135,7 @@ func (c *Config) part(role string) *ObjectConfig {
 func (c *Config) inherit(old *Config) {
 	c.Name, c.Incarnation = old.Name, old.Incarnation
 	c.CreatedAt, c.Version, c.UpdatedAt, c.Progress = old.CreatedAt, old.Version, old.UpdatedAt, old.Progress
-	if c.CreateTables { // tables that records made stay
+	if c.CreateTables && old.CreateTables { // tables that records made stay
 		c.Tables = slices.Clone(c.Tables)
 		for _, t := range old.Tables {
 			if !slices.Contains(c.Tables, t) {
@@ -444,6 +444,9 @@ func (s *Stream) hold(n int) {
 // changed waits until no change of the destination is taking effect any more.
 func (s *Stream) changed(ctx context.Context) error {
 	for s.Config().Progress.changing() {
+		if err := s.failure(); err != nil {
+			return err
+		}
 		s.signal()
 		select {
 		case <-s.stop:
