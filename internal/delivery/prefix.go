@@ -52,6 +52,9 @@ type Target struct {
 	FailedOnly bool `json:"failed_only,omitempty"`
 	// TransformARN is shown in the error output.
 	TransformARN string `json:"transform_arn,omitempty"`
+	// FormerPrefixes are for records that were processed under a former
+	// definition, and so lack the partition keys of Prefix; the newest first.
+	FormerPrefixes []string `json:"former_prefixes,omitempty"`
 }
 
 // Conversion makes Parquet of JSON by a table's columns.
@@ -80,6 +83,7 @@ type Prefix struct {
 type compiled struct {
 	Target
 	data, failed *prefix.Expression
+	former       []*prefix.Expression
 	store        lake.Store
 	converter    *serde.Converter
 }
@@ -125,6 +129,13 @@ func (d *Prefix) compile(t Target) (c *compiled, err error) {
 	c = &compiled{Target: t}
 	if c.data, err = prefix.Parse(t.Prefix, prefix.Data, t.Zone); err != nil {
 		return nil, err
+	}
+	for _, text := range t.FormerPrefixes {
+		x, err := prefix.Parse(text, prefix.Data, t.Zone)
+		if err != nil {
+			return nil, err
+		}
+		c.former = append(c.former, x)
 	}
 	if t.ErrorPrefix != nil {
 		if c.failed, err = prefix.Parse(*t.ErrorPrefix, prefix.Error, t.Zone); err != nil {
@@ -247,7 +258,13 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 		from, name, _ := strings.Cut(k, ":")
 		values[prefix.Key{Source: prefix.Source(from), Name: name}] = v
 	}
-	partition, err := w.compiled.data.Partition(values)
+	expr := w.compiled.data
+	partition, err := expr.Partition(values)
+	for i := 0; err != nil && i < len(w.former); i++ { // it was processed for another prefix
+		if p, ferr := w.former[i].Partition(values); ferr == nil {
+			expr, partition, err = w.former[i], fmt.Sprintf("\x00%d %s", i, p), nil
+		}
+	}
 	if err != nil {
 		return w.fail(errorProcessing, r, codePartition, err.Error())
 	}
@@ -256,7 +273,7 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 		if len(w.data) >= PartitionsMax {
 			return w.fail(errorProcessing, r, codePartitions, fmt.Sprintf("The records of this delivery have more than %d partitions.", PartitionsMax))
 		}
-		if o, err = w.open(w.compiled.data, r, prefix.Object{Values: values, Extension: w.extension()}); err != nil {
+		if o, err = w.open(expr, r, prefix.Object{Values: values, Extension: w.extension()}); err != nil {
 			return err
 		}
 		w.data[partition] = o

@@ -3,9 +3,12 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"github.com/tapehouse/tapehouse/internal/prefix"
 )
 
 // Retractor is an ObjectDestination that can take back what a plan wrote.
@@ -59,4 +62,35 @@ func (l *objectLane) redirect(ctx context.Context, p *ObjectPlan) (*ObjectPlan, 
 	}
 	l.m.o.Logger.Info("a delivery that failed goes to the changed destination", "stream", l.s.name, "lane", l.role, "from", p.From, "to", p.To, "version", version)
 	return &ObjectPlan{From: p.From, To: p.To, At: p.At, OldestAt: p.OldestAt, Seed: seed, Version: version, Target: target, Prepared: true}, nil
+}
+
+// formerPrefixesMax bounds the prefixes for records of former definitions: these
+// wait for one delivery at most, so that few changes lie between.
+const formerPrefixesMax = 4
+
+// Succeed notes in the target of c, which takes the place of old's, the prefix
+// by which records are placed that were processed for old's and lack the
+// partition keys of c's.
+func (c *ObjectConfig) Succeed(old *ObjectConfig) error {
+	var was, is Target
+	if err := json.Unmarshal(old.Target, &was); err != nil {
+		return fmt.Errorf("read the target: %w", err)
+	}
+	if err := json.Unmarshal(c.Target, &is); err != nil {
+		return fmt.Errorf("read the target: %w", err)
+	}
+	is.FormerPrefixes = was.FormerPrefixes
+	if was.Prefix != is.Prefix {
+		x, err := prefix.Parse(was.Prefix, prefix.Data, was.Zone)
+		if err != nil {
+			return fmt.Errorf("read the target: %w", err)
+		}
+		if len(x.Keys()) > 0 {
+			is.FormerPrefixes = append([]string{was.Prefix}, was.FormerPrefixes...)
+			is.FormerPrefixes = is.FormerPrefixes[:min(len(is.FormerPrefixes), formerPrefixesMax)]
+		}
+	}
+	var err error
+	c.Target, err = json.Marshal(is)
+	return err
 }

@@ -31,7 +31,10 @@ func (s streams) Update(ctx context.Context, name record.StreamName, version int
 		if err != nil {
 			return cfg, err
 		}
-		return next, s.changeable(&cfg, &next)
+		if err := s.changeable(&cfg, &next); err != nil || next.Objects == nil {
+			return next, err
+		}
+		return next, next.Objects.Succeed(cfg.Objects)
 	})
 	if err != nil {
 		return firehose.StreamInfo{}, streamError(err)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/producer"
 	"github.com/tapehouse/tapehouse/internal/record"
 )
@@ -144,8 +145,12 @@ func TestTablesChangeByTheAPI(t *testing.T) {
 	u.must("IcebergDestinationUpdate", jsonObject{"TableCreationConfiguration": jsonObject{"Enabled": true}, "ProcessingConfiguration": processors(processor("MetadataExtraction",
 		"JsonParsingEngine", "JQ-1.6", "MetadataExtractionQuery", `{destinationDatabaseName: "public", destinationTableName: .t, operation: "insert"}`))})
 	put(t, u.aws, "moves", []byte(`{"t":"made","n":9}`), []byte(`{"t":"a","n":10}`))
-	if got := appeared(t, conn, "SELECT n FROM public.made"); len(got) != 1 || got[0] != "9" {
-		t.Fatal(got)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // the table is there a moment before the stream feeds it
+		if got := appeared(t, conn, "SELECT n FROM public.made"); len(got) == 1 && got[0] == "9" {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(got)
+		}
 	}
 	u.must("IcebergDestinationUpdate", jsonObject{"TableCreationConfiguration": jsonObject{"Enabled": false}, "SchemaEvolutionConfiguration": jsonObject{"Enabled": false},
 		"ProcessingConfiguration": jsonObject{"Enabled": false}, "DestinationTableConfigurationList": tables("a")})
@@ -251,5 +256,47 @@ func TestObjectsChangeByTheAPI(t *testing.T) {
 	}
 	if d := u.describe("ExtendedS3"); d["Prefix"] != "three/" || d["BucketARN"] != "arn:aws:s3:::archive" || d["S3BackupMode"] != "Enabled" {
 		t.Errorf("%v", d)
+	}
+}
+
+// Records that were processed for another prefix are placed by it: they lack
+// the partition keys of the present one.
+func TestPartitionsChangeByTheAPI(t *testing.T) {
+	s := open(t, testConfig(t))
+	aws := client(t, s)
+	members := func(key string) jsonObject {
+		return jsonObject{"Prefix": key + "=!{partitionKeyFromQuery:" + key + "}/", "ErrorOutputPrefix": "lost/!{firehose:error-output-type}/",
+			"ProcessingConfiguration": processors(processor("MetadataExtraction", "MetadataExtractionQuery", "{"+key+": ."+key+"}", "JsonParsingEngine", "JQ-1.6"))}
+	}
+	first := members("venue")
+	first["DynamicPartitioningConfiguration"] = jsonObject{"Enabled": true}
+	if err := aws.Call(t.Context(), "CreateDeliveryStream", extended("parts", first), nil); err != nil {
+		t.Fatal(err)
+	}
+	u := &updater{t: t, aws: aws, name: "parts", version: 1}
+	for i, key := range []string{"venue", "symbol", "side"} {
+		if i > 0 {
+			u.must("ExtendedS3DestinationUpdate", members(key))
+		}
+		put(t, aws, "parts", []byte(`{"venue":"X","symbol":"S","side":"B","n":`+strconv.Itoa(i)+`}`))
+		st, err := s.delivery.Stream("parts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) { // it is processed, and not delivered
+			if tr, err := s.delivery.Trace(t.Context(), record.ID{Key: st.Key(), Offset: record.Offset(i)}); err == nil && tr.Destinations[0].Outcome == delivery.TraceObject {
+				break
+			} else if time.Now().After(deadline) {
+				t.Fatal(tr, err)
+			}
+		}
+	}
+	u.must("ExtendedS3DestinationUpdate", jsonObject{"CompressionFormat": "UNCOMPRESSED"})
+	got := map[string]string{}
+	for name, body := range flushed(t, s, "parts", "") {
+		got[name[:strings.IndexByte(name, '/')]] += body[strings.LastIndexByte(body, ':')+1:]
+	}
+	if len(got) != 3 || got["venue=X"] != "0}" || got["symbol=S"] != "1}" || got["side=B"] != "2}" {
+		t.Errorf("%v", got)
 	}
 }
