@@ -208,3 +208,39 @@ func TestPrefixRetracts(t *testing.T) {
 		t.Fatal("left in staging", left, err)
 	}
 }
+
+// A target remembers the prefixes of which records may have the keys.
+func TestFormerPrefixes(t *testing.T) {
+	d, store := newPrefix(t)
+	c := &ObjectConfig{Target: json.RawMessage(`{"bucket":"b","prefix":"plain/"}`)}
+	for _, key := range []string{"a", "b", "b", "c", "d", "e", "f"} {
+		target, err := json.Marshal(Target{Bucket: "b", Prefix: key + "=!{partitionKeyFromQuery:" + key + "}/"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := &ObjectConfig{Target: target}
+		if err := next.Succeed(c); err != nil {
+			t.Fatal(err)
+		}
+		c = next
+	}
+	var got Target
+	if err := json.Unmarshal(c.Target, &got); err != nil || len(got.FormerPrefixes) != formerPrefixesMax || got.FormerPrefixes[0] != "e=!{partitionKeyFromQuery:e}/" {
+		t.Fatalf("%+v %v", got, err)
+	}
+	errs := "bad/!{firehose:error-output-type}/"
+	got.ErrorPrefix = &errs
+	plan := planOf(t, d, got)
+	for range 2 {
+		if r, err := d.Write(t.Context(), plan, records("f=1 1", "c=2 2", "a=3 3", "e=4 4", "f=1 5")); err != nil || r.Failed != 1 || r.Objects != 4 {
+			t.Fatalf("%+v %v", r, err)
+		}
+	}
+	have := map[string]string{}
+	for name, body := range contents(t, store) {
+		have[name[:3]] += body
+	}
+	if have["f=1"] != "15" || have["c=2"] != "2" || have["e=4"] != "4" || have["a=3"] != "" || len(have) != 4 {
+		t.Fatal(have)
+	}
+}
