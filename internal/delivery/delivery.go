@@ -48,7 +48,9 @@ var (
 	ErrNotFound = errors.New("no such delivery stream")
 	ErrExists   = errors.New("delivery stream exists")
 	// ErrChanged: the definition is no longer at the version that the caller saw.
-	ErrChanged     = errors.New("delivery stream was changed meanwhile")
+	ErrChanged = errors.New("delivery stream was changed meanwhile")
+	// ErrChanging: a change of the destination is still taking effect.
+	ErrChanging    = errors.New("the delivery stream's destination is being changed")
 	ErrUnavailable = errors.New("delivery stream cannot take records now")
 	// ErrThrottled: more than the stream's quota, or than becomes visible in time.
 	// It is ErrUnavailable too.
@@ -221,6 +223,8 @@ type Config struct {
 	UpdatedAt  time.Time       `json:"updated_at,omitzero"`
 	// API is the front door's own description of the stream, echoed by Describe.
 	API json.RawMessage `json:"api,omitempty"`
+	// Progress is what delivery notes about changes of the destination.
+	Progress *ChangeProgress `json:"progress,omitempty"`
 }
 
 // settle gives Tables its meaning.
@@ -310,7 +314,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 			m.shutdown()
 			return nil, err
 		}
-		for _, l := range s.following {
+		for _, l := range s.objects() {
 			if l.keeper {
 				if err := l.recover(ctx); err != nil {
 					m.shutdown()
@@ -325,7 +329,7 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 					return nil, err
 				}
 			}
-			if s.stage == nil {
+			if l.direct() {
 				err = l.recoverLedger(ctx)
 			}
 			if err != nil {
@@ -333,8 +337,8 @@ func Open(ctx context.Context, o Options) (*Manager, error) {
 				return nil, err
 			}
 		}
-		if s.stage != nil {
-			if err := s.stage.recover(ctx); err != nil {
+		if g := s.stage.Load(); g != nil {
+			if err := g.recover(ctx); err != nil {
 				m.shutdown()
 				return nil, err
 			}
@@ -407,7 +411,10 @@ func (m *Manager) Create(ctx context.Context, cfg Config) (Config, error) {
 }
 
 // Update changes a stream's definition: change gets the present one and returns
-// the new one, of which name, incarnation, table and creation stay as they are.
+// the new one, of which name, incarnation and creation stay as they are; objects
+// do not become tables, nor tables objects. docs/protocols/delivery.md says what
+// becomes of the records that are on their way. ErrChanging if another change
+// must be complete first.
 // With a version, ErrChanged is returned unless the stream is still at it, and
 // the version is raised; version 0 stands for a change beside the destination
 // (tags), which leaves the version alone. An error of change is returned as it
@@ -436,20 +443,13 @@ func (m *Manager) Update(ctx context.Context, name record.StreamName, version in
 	if err != nil {
 		return old, err
 	}
-	cfg.Tables = old.Tables // those that records made as well
-	cfg.Name, cfg.Incarnation, cfg.Namespace, cfg.Table = old.Name, old.Incarnation, old.Namespace, old.Table
-	cfg.CreatedAt, cfg.Version, cfg.UpdatedAt = old.CreatedAt, old.Version, old.UpdatedAt
+	cfg.inherit(&old)
 	if version != 0 {
 		cfg.Version, cfg.UpdatedAt = old.Version+1, m.o.Now().UTC()
 	}
-	body, err := json.Marshal(cfg)
-	if err != nil {
-		return old, fmt.Errorf("encode stream %s: %w", name, err)
+	if err := s.redefine(ctx, &old, &cfg); err != nil {
+		return old, err
 	}
-	if err := m.o.Documents.Put(ctx, kindStream, string(name), body); err != nil {
-		return old, fmt.Errorf("store stream %s: %w", name, err)
-	}
-	s.cfg.Store(&cfg)
 	s.signal()
 	m.o.Logger.Info("stream changed", "stream", name, "version", cfg.Version)
 	return cfg, nil
@@ -477,9 +477,9 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 		s.refuse(nil)
 		return fmt.Errorf("delete stream %s: %w", name, err)
 	}
-	for _, l := range s.objects() {
-		if err := m.o.Documents.Delete(ctx, KindProgress, l.stateKey()); err != nil && !errors.Is(err, catalog.ErrNotFound) {
-			m.o.Logger.Warn("the progress of a deleted stream stays", "stream", name, "lane", l.role, "err", err)
+	for _, key := range s.progresses() {
+		if err := m.o.Documents.Delete(ctx, KindProgress, key); err != nil && !errors.Is(err, catalog.ErrNotFound) {
+			m.o.Logger.Warn("the progress of a deleted stream stays", "stream", name, "lane", key, "err", err)
 		}
 	}
 	m.mu.Lock()
@@ -499,11 +499,7 @@ func (m *Manager) Delete(ctx context.Context, name record.StreamName) error {
 	if err := m.checkpoint(ctx); err != nil {
 		return err
 	}
-	keys := []record.Key{s.key}
-	if s.stage != nil {
-		keys = append(keys, s.stage.out)
-	}
-	for _, k := range keys {
+	for _, k := range []record.Key{s.key, s.staged()} {
 		m.o.Ledger.Forget(k)
 		m.o.Log.Forget(k)
 	}
@@ -624,17 +620,20 @@ func (s *Stream) trimmable(applied, upTo record.Vector) {
 	// The error output shows what producers sent, so the source stays as long
 	// as any lane is behind it.
 	source := s.Through()
-	if s.stage != nil {
-		source = min(source, s.stage.taken())
-		staged := s.stage.taken()
+	out := s.staged()
+	if s.followed() > 0 {
+		source = min(source, applied[s.key])
+	}
+	if g := s.stage.Load(); g != nil {
+		source = min(source, g.taken())
+	}
+	if staged := s.m.o.Log.Synced(out); staged > 0 {
 		s.each(func(l lane) {
-			if l.log() == s.stage.out {
-				staged = min(staged, l.Through())
+			if l.log() == out {
+				staged = min(staged, max(l.Through(), l.bounds().from))
 			}
 		})
-		upTo[s.stage.out] = min(staged, applied[s.stage.out])
-	} else {
-		source = min(source, applied[s.key])
+		upTo[out] = min(staged, applied[out])
 	}
 	upTo[s.key] = source
 }
@@ -656,6 +655,7 @@ func (m *Manager) Flush(ctx context.Context) error {
 type Frozen struct {
 	At    record.Vector
 	lanes []*tableLane
+	held  []*Stream
 	once  sync.Once
 }
 
@@ -664,6 +664,9 @@ func (f *Frozen) Release() {
 	f.once.Do(func() {
 		for _, l := range f.lanes {
 			l.release()
+		}
+		for _, s := range f.held {
+			s.hold(-1)
 		}
 	})
 }
@@ -675,6 +678,12 @@ func (m *Manager) Freeze(ctx context.Context) (*Frozen, error) {
 	for _, s := range m.Streams() {
 		if len(s.tables()) == 0 { // a seal is about tables: a slow transform elsewhere holds none up
 			continue
+		}
+		s.hold(1)
+		f.held = append(f.held, s)
+		if err := s.changed(ctx); err != nil {
+			f.Release()
+			return nil, fmt.Errorf("freeze %s: %w", s.name, err)
 		}
 		if err := s.processed(ctx); err != nil {
 			f.Release()

@@ -494,7 +494,7 @@ func TestSmallEntriesMergeAndPinnedFilesStay(t *testing.T) {
 		pinned = append(pinned, tail)
 	}
 	s, _ := h.m.Stream("s")
-	if n, rows, _, _ := s.direct.tail.stats(); n > 30 || rows != 250 {
+	if n, rows, _, _ := s.direct.Load().tail.stats(); n > 30 || rows != 250 {
 		t.Fatalf("%d entries for 250 one-record puts (%d rows)", n, rows)
 	}
 	if err := h.m.Flush(t.Context()); err != nil {
@@ -668,7 +668,7 @@ func TestLargeEntriesAreJoined(t *testing.T) {
 		}
 		tail.Release()
 	}
-	if n, all, _, _ := s.direct.tail.stats(); n != 1 || all != joinFanIn*rows {
+	if n, all, _, _ := s.direct.Load().tail.stats(); n != 1 || all != joinFanIn*rows {
 		t.Fatalf("%d entries with %d rows", n, all)
 	}
 	seen := 0

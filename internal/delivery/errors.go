@@ -243,7 +243,7 @@ func (l *tableLane) writeErrors(ctx context.Context, p *plan) error {
 			switch {
 			case f.First >= e.next:
 				return errStop
-			case f.Kind == columnar.PayloadColumnar: // good rows only
+			case f.Kind == columnar.PayloadColumnar || f.Kind == payloadGap: // good rows only, or none
 				return nil
 			}
 			return l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error { return w.batch(ctx, f, b, conflict) })

@@ -247,7 +247,7 @@ func TestRejectsAreCountedOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := s.direct
+	l := s.direct.Load()
 	entries, rows, size, end := l.tail.stats()
 	if f := l.tail.faults(0, end); rows != 0 || size != 0 || f.records != 2*puts || f.bytes < 2*puts*50 {
 		t.Fatalf("%d rows, %d bytes, faults %+v", rows, size, f)
@@ -357,8 +357,8 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := s.direct
-	held := s.newest().layout.NewDecoder()
+	l := s.direct.Load()
+	held := s.newest(s.direct.Load()).layout.NewDecoder()
 	for i := range record.Offset(10) {
 		d := docsOf(badDoc(int64(i)), strings.Repeat("x", 300))
 		b := held.Decode(d.Arena, d.Ends, 0)

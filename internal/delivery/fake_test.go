@@ -67,7 +67,11 @@ type world struct {
 	commits  int
 	others   map[catalog.Name]*world // tables beside the first
 	history  map[string][]json.RawMessage
-	asked    int // records that the scripted processor was given
+	store    func() outcome // of definitions; nil: done
+	asked    int            // records that the scripted processor was given
+	listing  error          // of List, if not nil
+	broken   string         // target of objects that fails, or ""
+	mute     bool           // and cannot be asked either
 }
 
 // of is the part of the world that a table is.
@@ -103,12 +107,22 @@ func (w *world) decide(f func() outcome) {
 func (w *world) List(_ context.Context, kind string) (map[string]json.RawMessage, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.listing != nil {
+		return nil, w.listing
+	}
 	return maps.Clone(w.docs[kind]), nil
 }
 
 func (w *world) Put(_ context.Context, kind, key string, body json.RawMessage) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	how := commitDone
+	if kind == kindStream && w.store != nil {
+		how = w.store()
+	}
+	if how == commitBefore {
+		return errCommit
+	}
 	if w.docs[kind] == nil {
 		w.docs[kind] = map[string]json.RawMessage{}
 	}
@@ -117,6 +131,9 @@ func (w *world) Put(_ context.Context, kind, key string, body json.RawMessage) e
 		w.history = map[string][]json.RawMessage{}
 	}
 	w.history[kind+key] = append([]json.RawMessage{body}, w.history[kind+key]...)
+	if how == commitAfter {
+		return errCommit
+	}
 	return nil
 }
 
@@ -258,10 +275,10 @@ func openHouse(t *testing.T, mem *fsys.Mem, w *world, tune func(*Options)) (*hou
 		FS: mem, Dir: "/d", Log: log, Ledger: led, Documents: w, Errors: errs,
 		Destination: func(_ Config, n catalog.Name) (Destination, error) { return dest{w.of(n), mem}, nil },
 		Objects: func(_ Config, role string) (ObjectDestination, error) {
-			return objects{role, errs}, nil
+			return objects{role, errs, w}, nil
 		},
 		Processor:    func(_ context.Context, c Config) (Processor, error) { return newScript(c.Processing, w) },
-		Logger:       slog.New(slog.DiscardHandler),
+		Logger:       dbgLogger,
 		TailInterval: time.Millisecond, CheckpointInterval: time.Hour, RetryWait: time.Millisecond,
 	}
 	if tune != nil {
@@ -390,3 +407,5 @@ func (h *house) errorLines() (map[string]int, error) {
 }
 
 func rng(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 7)) }
+
+var dbgLogger = slog.New(slog.DiscardHandler)

@@ -54,7 +54,7 @@ func (l *tableLane) adoptPlan(body json.RawMessage) error {
 
 // planKey names the lane among the stored flush plans.
 func (l *tableLane) planKey() string {
-	if l.s.direct == l {
+	if l.direct() && l.span.from == 0 {
 		return l.key.String()
 	}
 	return l.key.String() + " " + l.table.String()

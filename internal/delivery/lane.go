@@ -29,6 +29,9 @@ type lane interface {
 	Flush(ctx context.Context) error
 	// failure is why the lane has stopped for good, or nil.
 	failure() error
+	// bounds is the stretch of its log that is the lane's.
+	bounds() *span
+	id() laneID
 }
 
 // tableLane delivers into one table. Its rows are visible in the tail until
@@ -50,6 +53,9 @@ type tableLane struct {
 	queuedRows  int
 	queuedBytes int64
 
+	span     span
+	after    *tableLane // the direct lane before this one, which the ledger follows first; or nil
+	behind   *tableLane // an ending lane into the same table, which commits first; or nil
 	tail     tail
 	through  atomic.Uint64
 	appended atomic.Uint64 // offset up to which the pump has taken records
@@ -87,7 +93,7 @@ func (m *Manager) openTable(ctx context.Context, s *Stream, key record.Key, tabl
 			ErrLogBehind, cfg.Name, table, st.Through, end)
 	}
 	l := &tableLane{
-		s: s, m: m, key: key, table: table, dest: dest, sequence: !st.Sequence.IsZero(),
+		s: s, m: m, key: key, table: table, ordinal: int(s.ordinals.Add(1)), dest: dest, sequence: !st.Sequence.IsZero(),
 		tail: tail{fs: m.o.FS, end: st.Through},
 		wake: make(chan struct{}, 1), requests: make(chan request), flushed: make(chan flushResult, 1), stop: make(chan struct{}),
 	}

@@ -32,6 +32,8 @@ type ObjectPlan struct {
 	// ErrorObjectBytes bounds an object of the error output; 0, of a plan stored by
 	// a version that had no bound: none.
 	ErrorObjectBytes int64 `json:",omitempty"`
+
+	failures, retractions int // of this process
 }
 
 // ObjectRecord is a record on its way into an object. Data is the caller's.
@@ -114,10 +116,12 @@ type objectLane struct {
 	role string     // names it among the stream's lanes
 	dest ObjectDestination
 	cfg  func() ObjectConfig
+	last atomic.Pointer[ObjectConfig] // what cfg is once the stream's definition has no such lane
 	// keeper: the lane enters what it takes into the ledger's account, because
 	// neither a table's lane nor a stage does.
 	keeper bool
 
+	span     span
 	through  atomic.Uint64
 	appended atomic.Uint64
 	fatal    atomic.Pointer[error]
@@ -233,7 +237,14 @@ func (l *objectLane) push(n note) {
 	}
 }
 
-func (l *objectLane) start() { l.done.Go(l.pump) }
+func (l *objectLane) start() {
+	if l.keeper {
+		if err := l.m.pass(l.key, l.span.from); err != nil {
+			l.fail(err)
+		}
+	}
+	l.done.Go(l.pump)
+}
 
 func (l *objectLane) close() {
 	l.stopOnce.Do(func() { close(l.stop) })
@@ -269,7 +280,7 @@ func (l *objectLane) pump() {
 			answer(&l.waiters, func(waiter) (reply, bool) { return reply{err: err}, true })
 			continue
 		}
-		if err := l.absorb(l.m.o.Log.Synced(l.key)); err != nil {
+		if err := l.absorb(l.limit()); err != nil {
 			l.fail(err)
 			continue
 		}
@@ -286,7 +297,7 @@ func (l *objectLane) serve(r request) {
 		r.reply <- reply{err: err}
 		return
 	}
-	if err := l.absorb(l.m.o.Log.Synced(l.key)); err != nil {
+	if err := l.absorb(l.limit()); err != nil {
 		l.fail(err)
 		r.reply <- reply{err: err}
 		return
@@ -371,11 +382,23 @@ func (l *objectLane) take(n note) error {
 
 // recover brings the ledger up to the log's end.
 func (l *objectLane) recover(ctx context.Context) error {
+	if err := l.m.pass(l.key, l.span.from); err != nil {
+		return err
+	}
 	applied := l.m.o.Ledger.Applied()[l.key]
 	if from := l.m.o.Log.Oldest(l.key); from > applied && l.m.o.Log.Synced(l.key) > applied {
 		return fmt.Errorf("%w: stream %s: records from offset %d on are needed, the log begins at %d", ErrLogBehind, l.s.name, applied, from)
 	}
-	return l.m.read(ctx, l.key, applied, func(f frame) error { return l.m.o.Ledger.Apply(f.effect(l.key)) })
+	err := l.m.read(ctx, l.key, applied, func(f frame) error {
+		if !l.span.has(f.First) {
+			return errStop
+		}
+		return l.m.o.Ledger.Apply(f.effect(l.key))
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
 }
 
 // closed reports whether cut i takes no more frames, from offset at on.
@@ -400,8 +423,9 @@ func (l *objectLane) due() *ObjectPlan {
 		}
 		return l.retry
 	}
+	version := l.s.Config().Version // before what may be newer: see redirect
 	cfg := l.cfg()
-	wanted := false
+	wanted := l.span.ends()
 	for _, w := range l.waiters {
 		wanted = wanted || w.at > l.Through()
 	}
@@ -412,13 +436,17 @@ func (l *objectLane) due() *ObjectPlan {
 	if err != nil {
 		panic(fmt.Sprintf("delivery: no randomness: %v", err)) // crypto/rand never fails
 	}
-	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: l.s.Config().Version, Target: cfg.Target, ErrorObjectBytes: l.m.o.ErrorObjectBytes}
+	return &ObjectPlan{From: c.from, To: c.to, At: now.UTC(), OldestAt: c.oldestAt, Seed: seed, Version: version, Target: cfg.Target, ErrorObjectBytes: l.m.o.ErrorObjectBytes}
 }
 
 // deliver executes a plan; it may be executed again.
 func (l *objectLane) deliver(ctx context.Context, p *ObjectPlan) objectFlush {
 	started := l.m.o.Now()
 	f := objectFlush{plan: p}
+	if p, f.err = l.redirect(ctx, p); f.err != nil {
+		return f
+	}
+	f.plan = p
 	if !p.Prepared {
 		if p.Target, f.err = l.dest.Prepare(ctx, p.Target); f.err != nil {
 			return f
@@ -457,6 +485,7 @@ func (l *objectLane) finish(f objectFlush) {
 			return
 		}
 		l.retry = f.plan
+		l.retry.failures++
 		l.wait = min(max(2*l.wait, l.m.o.RetryWait), retryWaitMax)
 		l.retryAt = now.Add(l.wait)
 		l.m.metrics.failedObjects(l.s.name)
@@ -524,6 +553,9 @@ func (s *Stream) eachOf(ctx context.Context, f frame, fn func(ObjectRecord) erro
 				return err
 			}
 		}
+		return nil
+	}
+	if f.Kind == payloadGap {
 		return nil
 	}
 	return fmt.Errorf("frame at offset %d: %w: kind %d is not for objects", f.First, errPayload, f.Kind)

@@ -21,6 +21,7 @@ import (
 const (
 	payloadPlain  uint8 = 3 // records as they came, whatever they hold
 	payloadStaged uint8 = 4 // what processing made of the frame at the same offsets
+	payloadGap    uint8 = 5 // nothing: the records at these offsets were not for the stage
 )
 
 const payloadVersion = 1

@@ -56,6 +56,9 @@ type Target struct {
 	FailedOnly bool `json:"failed_only,omitempty"`
 	// TransformARN is shown in the error output.
 	TransformARN string `json:"transform_arn,omitempty"`
+	// FormerPrefixes are for records that were processed under a former
+	// definition, and so lack the partition keys of Prefix; the newest first.
+	FormerPrefixes []string `json:"former_prefixes,omitempty"`
 }
 
 // Conversion makes Parquet of JSON by a table's columns.
@@ -84,6 +87,7 @@ type Prefix struct {
 type compiled struct {
 	Target
 	data, failed *prefix.Expression
+	former       []*prefix.Expression
 	store        lake.Store
 	converter    *serde.Converter
 }
@@ -130,6 +134,13 @@ func (d *Prefix) compile(t Target) (c *compiled, err error) {
 	if c.data, err = prefix.Parse(t.Prefix, prefix.Data, t.Zone); err != nil {
 		return nil, err
 	}
+	for _, text := range t.FormerPrefixes {
+		x, err := prefix.Parse(text, prefix.Data, t.Zone)
+		if err != nil {
+			return nil, err
+		}
+		c.former = append(c.former, x)
+	}
 	if t.ErrorPrefix != nil {
 		if c.failed, err = prefix.Parse(*t.ErrorPrefix, prefix.Error, t.Zone); err != nil {
 			return nil, err
@@ -169,6 +180,30 @@ func (d *Prefix) compile(t Target) (c *compiled, err error) {
 
 // Write implements ObjectDestination.
 func (d *Prefix) Write(ctx context.Context, plan ObjectPlan, each func(func(ObjectRecord) error) error) (ObjectResult, error) {
+	return d.execute(ctx, plan, each, (*prefixWriter).finish)
+}
+
+// Retract implements Retractor: the names derive from the plan and its records,
+// as when they were written.
+func (d *Prefix) Retract(ctx context.Context, plan ObjectPlan, each func(func(ObjectRecord) error) error) error {
+	_, err := d.execute(ctx, plan, each, (*prefixWriter).remove)
+	return err
+}
+
+// remove removes every object that finish would store.
+func (w *prefixWriter) remove(ctx context.Context) error {
+	names := make([]string, 0, len(w.order))
+	for _, o := range w.order {
+		name, err := o.expr.Name(o.object)
+		if err != nil {
+			return fmt.Errorf("name an object: %w", err)
+		}
+		names = append(names, path.Clean(name))
+	}
+	return w.store.Delete(ctx, names...)
+}
+
+func (d *Prefix) execute(ctx context.Context, plan ObjectPlan, each func(func(ObjectRecord) error) error, end func(*prefixWriter, context.Context) error) (ObjectResult, error) {
 	var t Target
 	if err := json.Unmarshal(plan.Target, &t); err != nil {
 		return ObjectResult{}, fmt.Errorf("read the plan's target: %w", err)
@@ -187,7 +222,8 @@ func (d *Prefix) Write(ctx context.Context, plan ObjectPlan, each func(func(Obje
 	}); err != nil {
 		return w.result, err
 	}
-	return w.result, w.finish(ctx)
+	err = end(w, ctx)
+	return w.result, err
 }
 
 // prefixWriter executes one plan.
@@ -231,7 +267,13 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 		from, name, _ := strings.Cut(k, ":")
 		values[prefix.Key{Source: prefix.Source(from), Name: name}] = v
 	}
-	partition, err := w.compiled.data.Partition(values)
+	expr := w.compiled.data
+	partition, err := expr.Partition(values)
+	for i := 0; err != nil && i < len(w.former); i++ { // it was processed for another prefix
+		if p, ferr := w.former[i].Partition(values); ferr == nil {
+			expr, partition, err = w.former[i], fmt.Sprintf("\x00%d %s", i, p), nil
+		}
+	}
 	if err != nil {
 		return w.fail(errorProcessing, r, codePartition, err.Error())
 	}
@@ -241,7 +283,7 @@ func (w *prefixWriter) add(r ObjectRecord) error {
 			w.result.PartitionsExceeded = true
 			return w.fail(errorProcessing, r, codePartitions, fmt.Sprintf("The records of this delivery have more than %d partitions.", PartitionsMax))
 		}
-		if o, err = w.open(w.compiled.data, r, prefix.Object{Values: values, Extension: w.extension()}); err != nil {
+		if o, err = w.open(expr, r, prefix.Object{Values: values, Extension: w.extension()}); err != nil {
 			return err
 		}
 		w.data[partition] = o

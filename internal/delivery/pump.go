@@ -82,15 +82,21 @@ type waiter struct {
 // recoverLedger brings the ledger up to the log's end: what the log still holds
 // is learned, what the checkpoint lacks is applied.
 func (l *tableLane) recoverLedger(ctx context.Context) error {
+	if err := l.m.pass(l.key, l.span.from); err != nil {
+		return err
+	}
 	applied := l.m.o.Ledger.Applied()[l.key]
-	from := l.m.o.Log.Oldest(l.key)
-	if need := min(applied, l.Through()); from > need && l.m.o.Log.Synced(l.key) > need {
+	from := max(l.m.o.Log.Oldest(l.key), l.span.from)
+	if need := max(min(applied, l.Through()), l.span.from); from > need && l.m.o.Log.Synced(l.key) > need {
 		return fmt.Errorf("%w: stream %s: records from offset %d on are needed, the log begins at %d", ErrLogBehind, l.s.name, need, from)
 	}
 	d := l.newDecoders()
 	started := l.m.o.Now()
 	var records int64
 	err := l.m.read(ctx, l.key, from, func(f frame) error {
+		if !l.span.has(f.First) {
+			return errStop
+		}
 		records += int64(f.Count)
 		e := f.effect(l.key)
 		if err := l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
@@ -106,7 +112,7 @@ func (l *tableLane) recoverLedger(ctx context.Context) error {
 		}
 		return l.m.o.Ledger.Apply(e)
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("stream %s: recover from the log: %w", l.s.name, err)
 	}
 	if records > 0 {
@@ -118,6 +124,9 @@ func (l *tableLane) recoverLedger(ctx context.Context) error {
 // eachBatch decodes what a frame of the log has for the lane's table and calls
 // fn with it; the batch is released afterwards.
 func (l *tableLane) eachBatch(d *decoders, f frame, fn func(b *columnar.Batch, conflict bool) error) error {
+	if f.Kind == payloadGap {
+		return nil
+	}
 	if f.Kind != payloadStaged {
 		decoder, err := d.of(f.Payload)
 		if err != nil {
@@ -186,7 +195,10 @@ func (l *tableLane) addEffect(e *ledger.Effect, b *columnar.Batch, conflict bool
 }
 
 func (l *tableLane) start() {
-	l.building = l.Through()
+	l.building = l.taken()
+	if l.building > l.Through() { // what it passes over is committed with the first flush, which does not wait for a record
+		l.firstAt = l.m.o.Now()
+	}
 	l.done.Go(l.pump)
 }
 
@@ -254,6 +266,9 @@ func (l *tableLane) pump() {
 	var flush sync.WaitGroup // the one flush under way
 	defer flush.Wait()
 	d := l.newDecoders()
+	if err := l.await(); err != nil {
+		l.fail(err)
+	}
 	if err := l.executePlan(d); err != nil {
 		l.fail(err)
 	}
@@ -320,7 +335,7 @@ func (l *tableLane) step(d *decoders) error {
 	if l.m.o.Now().Before(l.stalledUntil) {
 		return nil
 	}
-	if err := l.absorb(d, l.m.o.Log.Synced(l.key)); err != nil {
+	if err := l.absorb(d, l.limit()); err != nil {
 		return err
 	}
 	now := l.m.o.Now()
@@ -452,7 +467,7 @@ func (l *tableLane) takeBatch(e *ledger.Effect, b *columnar.Batch, conflict bool
 // taking ends the taking of a frame. Of a staged stream the stage applies the
 // effects, once for all tables.
 func (l *tableLane) taking(e ledger.Effect) error {
-	if l.s.direct == l {
+	if l.direct() {
 		if err := l.m.o.Ledger.Apply(e); err != nil {
 			return err
 		}
@@ -653,7 +668,7 @@ func (l *tableLane) serve(r request, d *decoders) {
 		r.reply <- reply{at: l.Through()}
 		return
 	case askVisible, askFlush, askFreeze:
-		err := l.absorb(d, l.m.o.Log.Synced(l.key))
+		err := l.absorb(d, l.limit())
 		if err == nil {
 			err = l.encode(d)
 		}
@@ -682,14 +697,14 @@ func (l *tableLane) serve(r request, d *decoders) {
 // due returns the flush that is to begin now, or nil.
 func (l *tableLane) due() *plan {
 	now := l.m.o.Now()
-	if l.flushing || now.Before(l.retryAt) {
+	if l.flushing || now.Before(l.retryAt) || l.waits() {
 		return nil
 	}
 	if l.retry != nil {
 		return l.retry
 	}
 	through, end := l.Through(), l.building
-	wanted := false
+	wanted := l.span.ends()
 	for _, w := range l.waiters {
 		wanted = wanted || w.at > through
 	}

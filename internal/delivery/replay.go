@@ -58,7 +58,7 @@ func (s *Stream) Replay(ctx context.Context, items []ReplayItem) (res ReplayResu
 		if x.ID.Key.Shard == duplicateShard {
 			return res, fmt.Errorf("%w: record %s was a duplicate: there is nothing to replay", ErrReplay, x.ID)
 		}
-		if s.m.o.Ledger.Replayed(s.keeper(), x.ID.Key, x.ID.Offset) || twice(list, x.ID) {
+		if s.m.o.Ledger.Replayed(s.key, x.ID.Key, x.ID.Offset) || s.m.o.Ledger.Replayed(s.staged(), x.ID.Key, x.ID.Offset) || twice(list, x.ID) {
 			res.Known++
 			continue
 		}
@@ -101,10 +101,8 @@ func (s *Stream) Documents(ctx context.Context, from, to record.Offset, fn func(
 		}
 		return fn(record.ID{Key: s.key, Offset: at}, doc, rejected)
 	}
+	var l *tableLane // whose frames they are
 	var d *decoders
-	if s.direct != nil {
-		d = s.direct.newDecoders()
-	}
 	// A frame that begins below from may reach into it.
 	err := s.m.read(ctx, s.key, from, func(f frame) error {
 		if f.First >= to {
@@ -122,7 +120,14 @@ func (s *Stream) Documents(ctx context.Context, from, to record.Offset, fn func(
 			}
 			return nil
 		}
-		return s.direct.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
+		if l == nil || !l.span.has(f.First) {
+			var err error
+			if l, err = s.directAt(ctx, f.First); err != nil {
+				return err
+			}
+			d = l.newDecoders()
+		}
+		return l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
 			var buf []byte
 			for row := range b.Rows {
 				buf = b.AppendDocument(buf[:0], row)
@@ -192,43 +197,33 @@ func twice(list []replayed, id record.ID) bool {
 	return false
 }
 
-// keeper is the key under which the ledger's account follows the stream.
-func (s *Stream) keeper() record.Key {
-	if s.stage != nil {
-		return s.stage.out
-	}
-	return s.key
-}
-
 // accounted waits until the ledger's account has everything that is synced.
 func (s *Stream) accounted(ctx context.Context) error {
 	if err := s.processed(ctx); err != nil {
 		return err
 	}
-	key := s.keeper()
-	for _, l := range s.tables() {
-		if l == s.direct {
-			_, err := l.ask(ctx, askVisible)
-			return err
-		}
+	want := record.Vector{}
+	if g := s.stage.Load(); g != nil { // it enters what it logged right after the sync
+		want[g.out] = s.m.o.Log.Synced(g.out)
 	}
-	for _, l := range s.following {
-		if l.keeper {
-			_, err := ask(ctx, l.requests, l.stop, askVisible)
-			return err
+	want[s.key] = s.followed()
+	for {
+		applied, done := s.m.o.Ledger.Applied(), true
+		for k, at := range want {
+			done = done && applied[k] >= at
 		}
-	}
-	// The stage enters what it logged right after the sync.
-	for want := s.m.o.Log.Synced(key); s.m.o.Ledger.Applied()[key] < want; {
+		if done {
+			return nil
+		}
+		s.signal()
 		select {
-		case <-s.m.stop:
+		case <-s.stop:
 			return ErrClosed
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(time.Millisecond):
 		}
 	}
-	return nil
 }
 
 // rejectOf is the reject that a table's lane made of the earlier record: as the
@@ -237,7 +232,7 @@ func (s *Stream) rejectOf(ctx context.Context, x *ReplayItem) (found *ledger.Rej
 	take := func(r *columnar.Reject) {
 		found = &ledger.Reject{Feed: ledger.Feed{Source: r.Source, Session: r.Session, Epoch: r.Epoch}, HasSequence: r.HasSequence, Sequence: r.Sequence, Offset: x.ID.Offset}
 	}
-	for _, l := range s.tables() {
+	for _, l := range s.tablesAt(ctx, x.ID.Offset) {
 		if x.ID.Offset < s.m.o.Log.Oldest(l.key) {
 			if b := l.newDecoders().present().DecodeDocs([][]byte{x.Rejected}, s.m.o.Now().UnixMicro()); x.Rejected != nil && len(b.Rejects) == 1 {
 				take(&b.Rejects[0])

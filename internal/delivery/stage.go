@@ -82,15 +82,26 @@ func (identity) BatchBytesMax() int { return 4 << 20 }
 func (identity) Local() bool        { return true }
 func (identity) Close() error       { return nil }
 
+// stageDef is what a stage works by.
+type stageDef struct {
+	cfg       *Config
+	processor Processor
+}
+
 // stage processes a stream's records, once: what came out is logged, frame by
 // frame at the same offsets, before any lane sees it. So a replay never asks a
 // transform again, however it may answer today.
 type stage struct {
-	s         *Stream
-	m         *Manager
-	in, out   record.Key
-	processor Processor
-	objects   bool // outcomes are documents for an object lane, not rows
+	s       *Stream
+	m       *Manager
+	in, out record.Key
+	span    span
+	def     atomic.Pointer[stageDef] // what it works by; the goroutine's own to change
+	objects bool                     // outcomes are documents for an object lane, not rows
+
+	mu        sync.Mutex
+	pending   *stageDef          // what it is to work by next; or nil
+	interrupt context.CancelFunc // ends the call of a processor; or nil
 
 	fatal    atomic.Pointer[error]
 	retryAt  time.Time
@@ -102,11 +113,11 @@ type stage struct {
 	decoders map[*tableLane]*decoders
 }
 
-func newStage(s *Stream, p Processor, objects bool) *stage {
-	out := s.key
-	out.Shard = stagedShard
-	return &stage{s: s, m: s.m, in: s.key, out: out, processor: p, objects: objects,
+func newStage(s *Stream, def *stageDef) *stage {
+	g := &stage{s: s, m: s.m, in: s.key, out: s.staged(), objects: def.cfg.Objects != nil,
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), decoders: map[*tableLane]*decoders{}}
+	g.def.Store(def)
+	return g
 }
 
 func (g *stage) start() { g.done.Go(g.run) }
@@ -114,7 +125,98 @@ func (g *stage) start() { g.done.Go(g.run) }
 func (g *stage) close() error {
 	g.stopOnce.Do(func() { close(g.stop) })
 	g.done.Wait()
-	return g.processor.Close()
+	return g.closeProcessor()
+}
+
+// shut closes the stage and logs what went wrong in it.
+func (g *stage) shut() {
+	if err := g.close(); err != nil {
+		g.m.o.Logger.Warn("close a stream's processor", "stream", g.s.name, "err", err)
+	}
+}
+
+// closeProcessor closes what the stage works with, and what it was to work with.
+func (g *stage) closeProcessor() error {
+	err := g.present().processor.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.pending; p != nil {
+		g.pending = nil
+		err = errors.Join(err, p.processor.Close())
+	}
+	return err
+}
+
+// present is what the stage works by.
+func (g *stage) present() *stageDef { return g.def.Load() }
+
+// instruct gives the stage a new definition to work by, if there is one: a call
+// under way is cut short. What the stage was given before, it never uses.
+func (g *stage) instruct(def *stageDef) {
+	if g == nil || def == nil {
+		return
+	}
+	g.mu.Lock()
+	former := g.pending
+	g.pending = def
+	if g.interrupt != nil {
+		g.interrupt()
+	}
+	g.mu.Unlock()
+	if former != nil {
+		if err := former.processor.Close(); err != nil {
+			g.m.o.Logger.Warn("close a stream's processor", "stream", g.s.name, "err", err)
+		}
+	}
+	g.signal()
+}
+
+// outdated reports whether there is another definition to work by.
+func (g *stage) outdated() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.pending != nil
+}
+
+// adopt takes the newest definition up.
+func (g *stage) adopt() {
+	cfg := g.s.cfg.Load() // first: of what it says, the rest is pending by now
+	g.mu.Lock()
+	next := g.pending
+	g.pending = nil
+	g.mu.Unlock()
+	was := g.present()
+	if next == nil {
+		if cfg != was.cfg {
+			g.def.Store(&stageDef{cfg, was.processor})
+			clear(g.decoders) // lanes may have gone
+		}
+		return
+	}
+	g.def.Store(next)
+	g.wait, g.retryAt = 0, time.Time{}
+	clear(g.decoders)
+	if err := was.processor.Close(); err != nil {
+		g.m.o.Logger.Warn("close a stream's processor", "stream", g.s.name, "err", err)
+	}
+}
+
+// process asks the processor; a new definition ends the call.
+func (g *stage) process(ctx context.Context, records []SourceRecord) ([][]Outcome, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g.mu.Lock()
+	g.interrupt = cancel
+	if g.pending != nil {
+		cancel()
+	}
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		g.interrupt = nil
+		g.mu.Unlock()
+	}()
+	return g.present().processor.Process(ctx, records)
 }
 
 func (g *stage) signal() {
@@ -155,6 +257,7 @@ func (g *stage) await(ctx context.Context, at record.Offset) error {
 // recover brings the ledger up to what was processed before.
 func (g *stage) recover(ctx context.Context) error {
 	lanes := g.s.tables()
+	lanes = slices.DeleteFunc(lanes, func(l *tableLane) bool { return l.key != g.out })
 	applied := g.m.o.Ledger.Applied()[g.out]
 	from := g.m.o.Log.Oldest(g.out)
 	if len(lanes) == 0 { // no content is compared
@@ -214,8 +317,11 @@ func (g *stage) run() {
 		case <-g.wake:
 		case <-tick.C:
 		}
-		for g.failure() == nil && !g.m.o.Now().Before(g.retryAt) {
+		for g.failure() == nil && (g.outdated() || !g.m.o.Now().Before(g.retryAt)) {
 			more, err := g.step(ctx)
+			if err != nil && g.outdated() { // by the new definition, then
+				continue
+			}
 			if err != nil && ctx.Err() == nil {
 				g.hold(err)
 			}
@@ -237,7 +343,10 @@ func (g *stage) hold(err error) {
 
 // step processes the next frames; more tells whether it found any.
 func (g *stage) step(ctx context.Context) (more bool, err error) {
-	from, limit := g.m.o.Log.Next(g.out), g.m.o.Log.Synced(g.in)
+	// The limit first: a frame from the boundary of a change on is below it only
+	// if that change is seen.
+	from, limit := g.m.o.Log.Next(g.out), g.span.cap(g.m.o.Log.Synced(g.in))
+	g.adopt()
 	if from >= limit {
 		return false, nil
 	}
@@ -245,7 +354,7 @@ func (g *stage) step(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	outcomes, err := g.processor.Process(ctx, records)
+	outcomes, err := g.process(ctx, records)
 	if err != nil {
 		return false, err
 	}
@@ -271,7 +380,7 @@ func (g *stage) step(ctx context.Context) (more bool, err error) {
 func (g *stage) read(ctx context.Context, from, limit record.Offset) (frames []frame, records []SourceRecord, err error) {
 	size := 0
 	rerr := g.m.read(ctx, g.in, from, func(f frame) error {
-		if f.First >= limit || size > 0 && size+len(f.Payload) > g.processor.BatchBytesMax() {
+		if f.First >= limit || size > 0 && size+len(f.Payload) > g.present().processor.BatchBytesMax() {
 			return errStop
 		}
 		if f.Kind != payloadPlain {
@@ -381,7 +490,7 @@ func (g *stage) emitFrame(ctx context.Context, f frame, outcomes [][]Outcome) er
 			}
 			continue
 		}
-		if g.s.Config().Evolve {
+		if g.present().cfg.Evolve {
 			if err := g.evolve(ctx, t); err != nil {
 				release()
 				return err
@@ -428,7 +537,7 @@ func (g *stage) emitFrame(ctx context.Context, f frame, outcomes [][]Outcome) er
 
 // route finds the documents of an outcome's table.
 func (g *stage) route(tables *[]*routed, name catalog.Name) *routed {
-	if cfg := g.s.Config(); name == (catalog.Name{}) && len(cfg.Tables) == 1 {
+	if cfg := g.present().cfg; name == (catalog.Name{}) && len(cfg.Tables) == 1 {
 		name = cfg.Tables[0]
 	}
 	for _, t := range *tables {
@@ -449,10 +558,10 @@ func (e *noTableError) Error() string { return e.err.Error() }
 // open finds the lane of the documents' table; where the stream may, it makes
 // the table. A *noTableError concerns these documents only.
 func (g *stage) open(ctx context.Context, t *routed) (err error) {
-	if t.lane, err = g.s.tableOf(t.name); err == nil {
+	if t.lane, err = g.tableOf(t.name); err == nil {
 		return nil
 	}
-	if !g.s.Config().CreateTables || t.name == (catalog.Name{}) {
+	if !g.present().cfg.CreateTables || t.name == (catalog.Name{}) {
 		return &noTableError{err}
 	}
 	change := inferSchema(record.Schema{}, t.docs)

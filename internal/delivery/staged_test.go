@@ -22,6 +22,7 @@ import (
 type objects struct {
 	role  string
 	store *lake.Local
+	w     *world
 }
 
 type objectLine struct {
@@ -49,20 +50,46 @@ func (o objects) Write(ctx context.Context, p ObjectPlan, each func(func(ObjectR
 	if err != nil {
 		return r, err
 	}
-	name := fmt.Sprintf("objects/%s/%d-%d-%s", o.role, p.From, p.To, p.Seed)
+	name := o.name(p)
 	r.Bytes, r.Objects, r.Names = int64(out.Len()), 1, []string{name}
 	err = o.store.Put(ctx, name, bytes.NewReader(out.Bytes()), int64(out.Len()))
 	if errors.Is(err, lake.ErrExists) {
-		had, err := o.store.Get(ctx, name)
-		if err != nil {
+		var had []byte
+		if had, err = o.store.Get(ctx, name); err != nil {
 			return r, err
 		}
 		if !bytes.Equal(had, out.Bytes()) {
 			panic(fmt.Sprintf("a replay of %s would write other bytes", name))
 		}
-		return r, nil
+	}
+	if err == nil && o.broken(p) { // what is written may be there, or not
+		err = errBroken
 	}
 	return r, err
+}
+
+var errBroken = errors.New("the bucket does not answer")
+
+func (o objects) name(p ObjectPlan) string {
+	return fmt.Sprintf("objects/%s/%d-%d-%s", o.role, p.From, p.To, p.Seed)
+}
+
+// broken reports whether the plan's target is one that fails.
+func (o objects) broken(p ObjectPlan) bool {
+	o.w.mu.Lock()
+	defer o.w.mu.Unlock()
+	return len(p.Target) > 0 && o.w.broken == string(p.Target)
+}
+
+// Retract implements Retractor.
+func (o objects) Retract(ctx context.Context, p ObjectPlan, _ func(func(ObjectRecord) error) error) error {
+	o.w.mu.Lock()
+	mute := o.w.mute
+	o.w.mu.Unlock()
+	if mute && o.broken(p) {
+		return errBroken
+	}
+	return o.store.Delete(ctx, o.name(p))
 }
 
 // lines returns what the objects of a role hold, by offset and data.
@@ -195,7 +222,7 @@ func TestObjectsGetWhatProcessingMade(t *testing.T) {
 	s, _ := h.m.Stream("s")
 	upTo := record.Vector{}
 	s.trimmable(h.m.o.Ledger.Applied(), upTo)
-	if upTo[s.key] != 5 || upTo[s.stage.out] != 5 {
+	if upTo[s.key] != 5 || upTo[s.staged()] != 5 {
 		t.Errorf("trimmed up to %v", upTo)
 	}
 	if err := h.m.Delete(t.Context(), "s"); err != nil {

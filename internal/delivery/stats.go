@@ -1,6 +1,11 @@
 package delivery
 
-import "github.com/tapehouse/tapehouse/internal/record"
+import (
+	"slices"
+	"strings"
+
+	"github.com/tapehouse/tapehouse/internal/record"
+)
 
 // Stats are a stream's figures.
 type Stats struct {
@@ -39,15 +44,18 @@ func (s *Stream) Stats() Stats {
 	cfg := s.Config()
 	st := Stats{Stream: cfg.Name, Acknowledged: uint64(s.m.o.Log.Synced(s.key)), Through: uint64(s.Through())}
 	st.Visible = st.Acknowledged
+	var names []string
 	for _, t := range s.tables() {
-		if st.Table != "" {
-			st.Table += ", "
+		if name := t.table.String(); !slices.Contains(names, name) { // one that ends and one that begins
+			names = append(names, name)
 		}
-		st.Table += t.table.String()
 		entries, rows, size, end := t.tail.stats()
 		st.TailEntries, st.TailRows, st.TailBytes = st.TailEntries+entries, st.TailRows+rows, st.TailBytes+size
-		st.Visible = min(st.Visible, uint64(end))
+		if end < t.span.last() {
+			st.Visible = min(st.Visible, uint64(end))
+		}
 	}
+	st.Table = strings.Join(names, ", ")
 	s.each(func(l lane) {
 		switch l := l.(type) {
 		case *tableLane:

@@ -39,24 +39,32 @@ type Stream struct {
 
 	definition sync.Mutex // held while the stored definition changes
 	deleted    bool       // the stored definition is gone; guarded by definition
+	closing    bool       // no lane starts any more; guarded by definition
 
 	key record.Key
 	ids record.IDs // of key
 
-	direct *tableLane             // nil: records are logged as they came
-	intake atomic.Pointer[intake] // of direct
+	direct atomic.Pointer[tableLane] // nil: records are logged as they came; changes under mu
+	intake atomic.Pointer[intake]    // of direct
 
 	quota     bucket
 	replaying sync.Mutex // one Replay at a time
 
-	mu      sync.Mutex // makes the lanes' queues' order the log's
-	refused error      // answered to every put while set
-
-	stage     *stage        // nil: records go on as they came
+	mu        sync.Mutex    // makes the lanes' queues' order the log's
+	refused   error         // answered to every put while set
+	unsure    error         // why refused stays, until a restart
 	following []*objectLane // lanes on the intake itself, for push
+
+	stage    atomic.Pointer[stage] // nil: records go on as they came
+	ordinals atomic.Int32          // tells tables' lanes apart
+	frozen   int                   // seals that hold the stream; guarded by definition
 
 	lanesMu sync.RWMutex
 	lanes   []lane
+
+	stop       chan struct{}
+	stopOnce   sync.Once
+	background sync.WaitGroup
 }
 
 // pending is a decoded put on its way to the pump.
@@ -119,88 +127,20 @@ func (r *Receipt) AppendRecordID(dst []byte, i int) []byte {
 // object lanes.
 func (m *Manager) openStream(ctx context.Context, cfg Config, states map[string]json.RawMessage) (*Stream, error) {
 	cfg.settle()
-	s := &Stream{m: m, name: cfg.Name, key: record.Key{Incarnation: cfg.Incarnation}}
+	s := &Stream{m: m, name: cfg.Name, key: record.Key{Incarnation: cfg.Incarnation}, stop: make(chan struct{})}
 	s.cfg.Store(&cfg)
 	s.ids = record.NewIDs(s.key)
 	if m.o.Quota != nil {
 		s.quota.quota = m.o.Quota(string(cfg.Name))
 	}
-	if cfg.direct() {
-		l, err := m.openTable(ctx, s, s.key, cfg.Tables[0])
-		if err != nil {
-			return nil, err
-		}
-		s.direct, s.lanes = l, []lane{l}
-		m.metrics.open(&cfg, s.quota.quota)
-		return s, nil
-	}
-	key := s.key
-	if cfg.staged() {
-		p := Processor(identity{})
-		if len(cfg.Processing) > 0 {
-			var err error
-			if p, err = m.o.Processor(ctx, cfg); err != nil {
-				return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)
-			}
-		}
-		s.stage = newStage(s, p, cfg.Objects != nil)
-		key = s.stage.out
-	}
-	if err := s.openLanes(ctx, cfg, key, states); err != nil {
-		if s.stage != nil {
-			err = errors.Join(err, s.stage.processor.Close())
+	if err := s.openLanes(ctx, &cfg, states); err != nil {
+		if g := s.stage.Load(); g != nil {
+			err = errors.Join(err, g.closeProcessor())
 		}
 		return nil, err
 	}
 	m.metrics.open(&cfg, s.quota.quota)
 	return s, nil
-}
-
-func (s *Stream) openLanes(ctx context.Context, cfg Config, key record.Key, states map[string]json.RawMessage) error {
-	for i, t := range cfg.Tables {
-		l, err := s.m.openTable(ctx, s, key, t)
-		if cfg.CreateTables && errors.Is(err, catalog.ErrNotFound) { // until a record is for it
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if cfg.CreateTables {
-			// What the log has let go of was not for it: an open lane would have held it.
-			if err := l.advance(ctx, s.m.o.Log.Oldest(key)); err != nil {
-				return err
-			}
-		}
-		l.ordinal = i
-		s.lanes = append(s.lanes, l)
-	}
-	for _, o := range []struct {
-		role string
-		key  record.Key
-		part func(Config) *ObjectConfig
-	}{
-		{roleObjects, key, func(c Config) *ObjectConfig { return c.Objects }},
-		{roleErrors, key, func(c Config) *ObjectConfig { return c.Failed }},
-		{roleBackup, s.key, func(c Config) *ObjectConfig { return c.Backup }},
-	} {
-		if o.part(cfg) == nil {
-			continue
-		}
-		dest, err := s.m.o.Objects(cfg, o.role)
-		if err != nil {
-			return fmt.Errorf("stream %s: %w", cfg.Name, err)
-		}
-		l, err := s.m.openObjects(s, o.key, o.role, func() ObjectConfig { return *o.part(s.Config()) }, dest, states)
-		if err != nil {
-			return err
-		}
-		s.lanes = append(s.lanes, l)
-		if o.key == s.key {
-			s.following = append(s.following, l)
-			l.keeper = o.role == roleObjects
-		}
-	}
-	return nil
 }
 
 // tablesMax bounds the tables that a stream feeds.
@@ -215,12 +155,16 @@ func (s *Stream) addTable(ctx context.Context, key record.Key, name catalog.Name
 	if s.deleted {
 		return nil, ErrNotFound
 	}
-	at := slices.Index(cfg.Tables, name)
-	if at < 0 {
+	if !cfg.CreateTables { // not any more
+		return nil, &noTableError{fmt.Errorf("the record is for table %s, which is not one of the stream's", name)}
+	}
+	if l := s.laneOf(laneID{shard: key.Shard, table: name}); l != nil {
+		return nil, fmt.Errorf("%w: a former lane into %s has yet to end", ErrChanging, name)
+	}
+	if !slices.Contains(cfg.Tables, name) {
 		if len(cfg.Tables) >= tablesMax {
 			return nil, &noTableError{fmt.Errorf("the stream feeds %d tables already, and the record is for another: %s", tablesMax, name)}
 		}
-		at = len(cfg.Tables)
 		cfg.Tables = append(slices.Clone(cfg.Tables), name)
 		body, err := json.Marshal(cfg)
 		if err != nil {
@@ -242,11 +186,8 @@ func (s *Stream) addTable(ctx context.Context, key record.Key, name catalog.Name
 	if err := l.advance(ctx, s.m.o.Log.Next(key)); err != nil {
 		return nil, err
 	}
-	l.ordinal = at
 	l.start()
-	s.lanesMu.Lock()
-	s.lanes = append(slices.Clone(s.lanes), l)
-	s.lanesMu.Unlock()
+	s.addLanes(l)
 	s.m.o.Logger.Info("table created for a stream", "stream", s.name, "table", name.String(), "columns", len(fields))
 	return l, nil
 }
@@ -259,14 +200,11 @@ const (
 	roleBackup  = "backup"
 )
 
-// tableOf returns the lane of a table; the zero Name is the stream's one table.
-func (s *Stream) tableOf(name catalog.Name) (*tableLane, error) {
-	all := s.tables()
-	if name == (catalog.Name{}) && len(all) == 1 {
-		return all[0], nil
-	}
-	for _, l := range all {
-		if l.table == name {
+// tableOf returns the lane of a table that a stage's definition names.
+func (g *stage) tableOf(name catalog.Name) (*tableLane, error) {
+	s, cfg := g.s, g.present().cfg
+	for _, l := range s.tables() {
+		if l.key == g.out && l.table == name && slices.Contains(cfg.Tables, name) {
 			return l, nil
 		}
 	}
@@ -326,7 +264,7 @@ func (s *Stream) objects() (out []*objectLane) {
 // Through is the offset below which every destination has every record.
 func (s *Stream) Through() record.Offset {
 	through := ^record.Offset(0)
-	s.each(func(l lane) { through = min(through, l.Through()) })
+	s.each(func(l lane) { through = min(through, max(l.Through(), l.bounds().from)) })
 	return through
 }
 
@@ -349,6 +287,9 @@ func (s *Stream) Tables() (out []TableProgress) {
 func (s *Stream) refuse(err error) {
 	s.mu.Lock()
 	s.refused = err
+	if err == nil {
+		s.refused = s.unsure
+	}
 	s.mu.Unlock()
 }
 
@@ -359,41 +300,46 @@ func (s *Stream) failure() (err error) {
 			err = l.failure()
 		}
 	})
-	if err == nil && s.stage != nil {
-		err = s.stage.failure()
+	if g := s.stage.Load(); err == nil && g != nil {
+		err = g.failure()
 	}
 	return err
 }
 
 func (s *Stream) start() {
 	s.each(lane.start)
-	if s.stage != nil {
-		s.stage.start()
+	if g := s.stage.Load(); g != nil {
+		g.start()
 	}
+	s.watch()
 }
 
 func (s *Stream) close() {
-	if s.stage != nil {
-		if err := s.stage.close(); err != nil {
-			s.m.o.Logger.Warn("close a stream's processor", "stream", s.name, "err", err)
-		}
+	s.stopOnce.Do(func() { close(s.stop) })
+	s.definition.Lock()
+	s.closing = true
+	s.definition.Unlock()
+	s.background.Wait()
+	if g := s.stage.Load(); g != nil {
+		g.shut()
 	}
 	s.each(lane.close)
 }
 
 func (s *Stream) signal() {
-	if s.stage != nil {
-		s.stage.signal()
+	if g := s.stage.Load(); g != nil {
+		g.signal()
 	}
 	s.each(lane.signal)
 }
 
 // processed waits until processing has caught up with what is synced now.
 func (s *Stream) processed(ctx context.Context) error {
-	if s.stage == nil {
+	g := s.stage.Load()
+	if g == nil {
 		return nil
 	}
-	return s.stage.await(ctx, s.m.o.Log.Synced(s.key))
+	return g.await(ctx, g.span.cap(s.m.o.Log.Synced(s.key)))
 }
 
 // Flush delivers everything that is synced now.
@@ -401,7 +347,13 @@ func (s *Stream) Flush(ctx context.Context) error {
 	if err := s.processed(ctx); err != nil {
 		return err
 	}
-	return s.all(func(l lane) error { return l.Flush(ctx) })
+	return s.all(func(l lane) error {
+		err := l.Flush(ctx)
+		if errors.Is(err, ErrClosed) && l.Through() >= l.bounds().last() { // it ended meanwhile
+			return nil
+		}
+		return err
+	})
 }
 
 // all runs fn for every lane at the same time.
@@ -423,7 +375,7 @@ func (s *Stream) all(fn func(lane) error) error {
 func (s *Stream) settle(ctx context.Context) error {
 	for s.m.o.Log.Synced(s.key) < s.m.o.Log.Next(s.key) {
 		select {
-		case <-s.m.stop:
+		case <-s.stop:
 			return ErrClosed
 		case <-ctx.Done():
 			return ctx.Err()
@@ -447,10 +399,18 @@ func (s *Stream) Put(ctx context.Context, docs Docs) (Receipt, error) {
 }
 
 func (s *Stream) put(ctx context.Context, docs Docs) (Receipt, error) {
-	if s.direct != nil {
-		return s.putDirect(ctx, docs)
+	for {
+		var receipt Receipt
+		var err error
+		if l := s.direct.Load(); l != nil {
+			receipt, err = s.putDirect(ctx, l, docs)
+		} else {
+			receipt, err = s.putPlain(ctx, docs)
+		}
+		if !errors.Is(err, errForm) { // else the destination was changed meanwhile, and nothing was logged
+			return receipt, err
+		}
 	}
-	return s.putPlain(ctx, docs)
 }
 
 // putPlain logs records as they came.
@@ -470,6 +430,10 @@ func (s *Stream) putPlain(ctx context.Context, docs Docs) (Receipt, error) {
 	if s.refused != nil {
 		s.mu.Unlock()
 		return Receipt{}, s.refused
+	}
+	if s.direct.Load() != nil {
+		s.mu.Unlock()
+		return Receipt{}, errForm
 	}
 	t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind, Count: uint32(count), ArrivedAt: arrived, Payload: *buf})
 	if err == nil {
@@ -502,8 +466,8 @@ func newIntake(y *columnar.Layout) *intake {
 }
 
 // newest is the intake by the table's present layout.
-func (s *Stream) newest() *intake {
-	y := s.direct.layouts.present()
+func (s *Stream) newest(l *tableLane) *intake {
+	y := l.layouts.present()
 	if in := s.intake.Load(); in != nil && in.layout == y {
 		return in
 	}
@@ -513,9 +477,9 @@ func (s *Stream) newest() *intake {
 }
 
 // putDirect decodes before it logs.
-func (s *Stream) putDirect(ctx context.Context, docs Docs) (Receipt, error) {
+func (s *Stream) putDirect(ctx context.Context, l *tableLane, docs Docs) (Receipt, error) {
 	arrived := s.m.o.Now().UnixMicro()
-	in := s.newest()
+	in := s.newest(l)
 	d := in.decoders.Get().(*columnar.Decoder)
 	defer in.decoders.Put(d)
 	batch := d.Decode(docs.Arena, docs.Ends, arrived)
@@ -524,7 +488,7 @@ func (s *Stream) putDirect(ctx context.Context, docs Docs) (Receipt, error) {
 	receipt := Receipt{ids: s.ids}
 	var res *ledger.Reservation
 	var conflicts *columnar.Batch
-	if s.direct.sequence && batch.Rows > 0 {
+	if l.sequence && batch.Rows > 0 {
 		var err error
 		if res, err = s.m.o.Ledger.Reserve(runsOf(batch), batch.Hash); err != nil {
 			batch.Release()
@@ -533,13 +497,17 @@ func (s *Stream) putDirect(ctx context.Context, docs Docs) (Receipt, error) {
 		if len(res.Duplicates)+len(res.Conflicts) > 0 {
 			receipt.fill(len(docs.Ends), batch, res)
 			if len(res.Conflicts) > 0 {
-				conflicts = s.conflictBatch(docs, batch, res.Conflicts, arrived)
+				conflicts = s.conflictBatch(l, docs, batch, res.Conflicts, arrived)
 			}
 			batch.Drop(mergeRows(res.Duplicates, res.Conflicts))
 		}
 	}
-	err := s.log(ctx, &receipt, batch, conflicts, docs.replays, arrived)
+	err := s.log(ctx, l, &receipt, batch, conflicts, docs.replays, arrived)
 	if res != nil {
+		if errors.Is(err, errHalfLogged) {
+			res.Confirm()
+			return Receipt{}, err
+		}
 		if err != nil {
 			res.Release()
 			return Receipt{}, err
@@ -561,7 +529,7 @@ func (s *Stream) ledgerError(err error) error {
 
 // log enqueues the frames and waits for their fsync. It hands the batches to
 // the pump, or releases them.
-func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *columnar.Batch, replays []replayed, arrived int64) error {
+func (s *Stream) log(ctx context.Context, l *tableLane, receipt *Receipt, batch, conflicts *columnar.Batch, replays []replayed, arrived int64) error {
 	buf := payloads.Get().(*[]byte)
 	defer payloads.Put(buf)
 	var tickets [2]wal.Ticket
@@ -588,6 +556,13 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 			b.Release()
 			return s.refused
 		}
+		if s.direct.Load() != l {
+			b.Release()
+			if n > 0 {
+				return errHalfLogged
+			}
+			return errForm
+		}
 		t, err := s.m.o.Log.Enqueue(s.key, wal.Entry{Kind: kind | flag | mark, SchemaID: b.Layout().Fingerprint(), Count: uint32(count), ArrivedAt: arrived, Payload: out[at:]})
 		if err != nil {
 			b.Release()
@@ -596,7 +571,7 @@ func (s *Stream) log(ctx context.Context, receipt *Receipt, batch, conflicts *co
 		*first = t.First()
 		tickets[n] = t
 		n++
-		s.direct.push(pending{first: t.First(), count: count, bytes: b.HeldBytes(), batch: b, conf: flag != 0, replays: replays, ticket: t})
+		l.push(pending{first: t.First(), count: count, bytes: b.HeldBytes(), batch: b, conf: flag != 0, replays: replays, ticket: t})
 		return nil
 	}
 	*buf = (*buf)[:0]
@@ -658,15 +633,15 @@ func (s *Stream) room(ctx context.Context) error {
 
 // lag is how many synced records a lane has not looked at yet.
 func (s *Stream) lag() (rows int64) {
-	s.each(func(l lane) { rows = max(rows, int64(s.m.o.Log.Synced(l.log()))-int64(l.taken())) })
-	if s.stage != nil {
-		rows += int64(s.m.o.Log.Synced(s.key)) - int64(s.stage.taken())
+	s.each(func(l lane) { rows = max(rows, int64(l.bounds().cap(s.m.o.Log.Synced(l.log())))-int64(l.taken())) })
+	if g := s.stage.Load(); g != nil {
+		rows += int64(g.span.cap(s.m.o.Log.Synced(s.key))) - int64(g.taken())
 	}
 	return rows
 }
 
 // conflictBatch decodes the conflicting documents into a batch of their own.
-func (s *Stream) conflictBatch(docs Docs, batch *columnar.Batch, rows []int32, arrived int64) *columnar.Batch {
+func (s *Stream) conflictBatch(l *tableLane, docs Docs, batch *columnar.Batch, rows []int32, arrived int64) *columnar.Batch {
 	var arena []byte
 	var ends []int32
 	for _, r := range rows {
@@ -674,7 +649,7 @@ func (s *Stream) conflictBatch(docs Docs, batch *columnar.Batch, rows []int32, a
 		ends = append(ends, int32(len(arena)))
 	}
 	arena = append(arena, make([]byte, columnar.Slack)...)[:len(arena)]
-	in := s.newest()
+	in := s.newest(l)
 	if in.layout != batch.Layout() { // the schema was changed in the midst of the put
 		in = newIntake(batch.Layout())
 	}

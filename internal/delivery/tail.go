@@ -221,7 +221,7 @@ func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector
 		}
 	}
 	for _, l := range lanes {
-		if fresh && l.s.stage != nil && l.s.stage.processor.Local() {
+		if g := l.s.stage.Load(); fresh && g != nil && l.key == g.out && g.present().processor.Local() {
 			if err := l.s.processed(ctx); err != nil {
 				out.Release()
 				return engine.Tail{}, m.invisible(l.s, err)

@@ -82,12 +82,15 @@ func (s *Stream) trace(ctx context.Context, id record.ID) (*Trace, error) {
 			return nil, err
 		}
 	}
-	var err error
+	lanes := s.former(ctx, id.Offset)
 	s.each(func(l lane) {
-		if err != nil {
-			return
+		if l.bounds().has(id.Offset) {
+			lanes = append(lanes, l)
 		}
+	})
+	for _, l := range lanes {
 		d := TraceDestination{Outcome: TraceUnknown, Delivered: id.Offset < l.Through()}
+		var err error
 		if id.Offset >= s.m.o.Log.Synced(l.log()) {
 			d.Outcome = TraceWaiting
 		} else if id.Offset >= s.m.o.Log.Oldest(l.log()) {
@@ -104,9 +107,12 @@ func (s *Stream) trace(ctx context.Context, id record.ID) (*Trace, error) {
 				err = l.traceObjects(ctx, id.Offset, &d)
 			}
 		}
+		if err != nil {
+			return nil, err
+		}
 		t.Destinations = append(t.Destinations, d)
-	})
-	return t, err
+	}
+	return t, nil
 }
 
 // traceSource reads the record from the log.

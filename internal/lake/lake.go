@@ -89,7 +89,8 @@ type Store interface {
 	// particular order, until fn returns an error, which List returns.
 	List(ctx context.Context, prefix string, fn func(Info) error) error
 
-	// Delete removes objects. A name that no object has is no error.
+	// Delete removes objects. A name that no object has is no error. When it
+	// returns nil they stay away, after a crash as well.
 	Delete(ctx context.Context, names ...string) error
 
 	// URI is the object's location as it stands in Iceberg metadata.

@@ -280,7 +280,7 @@ func (l *Local) publish(temp, name string) error {
 
 func (l *Local) syncDirOf(name string) error {
 	if err := l.fs.SyncDir(filepath.Dir(l.path(name))); err != nil {
-		return fmt.Errorf("put %s: sync directory: %w", name, err)
+		return fmt.Errorf("sync the directory of %s: %w", name, err)
 	}
 	return nil
 }
@@ -431,6 +431,15 @@ func (l *Local) Delete(ctx context.Context, names ...string) error {
 		}
 		if err := l.fs.Remove(l.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("delete object %s: %w", name, err)
+		}
+	}
+	synced := map[string]bool{}
+	for _, name := range names {
+		if dir := path.Dir(name); !synced[dir] {
+			synced[dir] = true
+			if err := l.syncDirOf(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("delete object %s: %w", name, err)
+			}
 		}
 	}
 	return nil

@@ -171,6 +171,8 @@ func streamError(err error) error {
 		return firehose.ErrInUse
 	case errors.Is(err, delivery.ErrChanged):
 		return firehose.ErrConcurrent
+	case errors.Is(err, delivery.ErrChanging):
+		kind = firehose.ErrConcurrent
 	case errors.Is(err, catalog.ErrNotFound), errors.Is(err, record.ErrInvalid):
 		kind = firehose.ErrInvalid
 	case errors.Is(err, delivery.ErrThrottled):

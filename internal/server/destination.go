@@ -402,13 +402,8 @@ func (d *destinations) icebergConfig(ctx context.Context, cfg *delivery.Config, 
 	}
 	failed.FailedOnly, failed.Compression, failed.Prefix = true, "", ""
 	cfg.ErrorBucket, cfg.ErrorPrefix = failed.Bucket, *failed.ErrorPrefix
-	if cfg.Failed, err = d.part(ctx, cfg.Name, c.BufferingHints, failed); err != nil {
-		return err
-	}
-	if len(cfg.Processing) == 0 { // nothing can fail before its table
-		cfg.Failed = nil
-	}
-	return nil
+	cfg.Failed, err = d.part(ctx, cfg.Name, c.BufferingHints, failed)
+	return err
 }
 
 func setText(dst, src *string) {

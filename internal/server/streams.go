@@ -1,16 +1,15 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/firehose"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -36,7 +35,10 @@ func (s streams) Update(ctx context.Context, name record.StreamName, version int
 		if sameProcessing(cfg.Processing, next.Processing) {
 			next.Processing = cfg.Processing
 		}
-		return next, changeable(&cfg, &next)
+		if err := s.changeable(&cfg, &next); err != nil || next.Objects == nil {
+			return next, err
+		}
+		return next, next.Objects.Succeed(cfg.Objects)
 	})
 	if err != nil {
 		return firehose.StreamInfo{}, streamError(err)
@@ -63,23 +65,18 @@ func sameProcessing(a, b json.RawMessage) bool {
 	return err == nil && x.Routes == y.Routes && reflect.DeepEqual(xs, ys)
 }
 
-// changeable refuses what cannot change while a stream runs: what it feeds, and
-// what its records go through.
-func changeable(old, next *delivery.Config) error {
+// changeable refuses what no change of a stream can do.
+func (s streams) changeable(old, next *delivery.Config) error {
 	refuse := func(format string, args ...any) error {
 		return &firehose.Refusal{Kind: firehose.ErrInvalid, Message: fmt.Sprintf(format, args...)}
 	}
-	switch {
-	case (old.Objects == nil) != (next.Objects == nil):
+	if (old.Objects == nil) != (next.Objects == nil) {
 		return refuse("The destination's type cannot be changed: create another delivery stream.")
-	case old.Objects == nil && (old.Namespace != next.Namespace || old.Table != next.Table || len(old.Tables) > 0 && !old.CreateTables && !slices.Equal(old.Tables, next.Tables)):
-		return refuse("The stream feeds the table %s.%s, which cannot be changed: create another stream for %s.%s.", old.Namespace, old.Table, next.Namespace, next.Table)
-	case !bytes.Equal(old.Processing, next.Processing):
-		return refuse("ProcessingConfiguration cannot be changed: create another delivery stream, and let producers put there.")
-	case old.Evolve != next.Evolve || old.CreateTables != next.CreateTables:
-		return refuse("SchemaEvolutionConfiguration and TableCreationConfiguration cannot be changed: create another delivery stream.")
-	case (old.Backup == nil) != (next.Backup == nil):
-		return refuse("S3BackupMode cannot be changed: create another delivery stream.")
+	}
+	for _, st := range s.d.s.pack.Streams {
+		if st.Name == old.Name && (len(next.Tables) != 1 || next.Tables[0] != catalog.Name{Namespace: old.Namespace, Table: st.Table}) {
+			return refuse("The stream feeds the table %s.%s of the pack %s, whose close counts on it: create another stream for other tables.", old.Namespace, st.Table, s.d.s.pack.Name)
+		}
 	}
 	return nil
 }

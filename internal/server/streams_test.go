@@ -61,7 +61,7 @@ func TestStreamChanges(t *testing.T) {
 	}
 	refusal(t, "an old version", update("1", jsonObject{}), "ConcurrentModificationException", "the current version id: 2 and specified version id: 1 do not match")
 	refusal(t, "another table", update("2", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "equities", "DestinationTableName": "markers"}}}),
-		"InvalidArgumentException", "The stream feeds the table equities.executions, which cannot be changed")
+		"InvalidArgumentException", "The stream feeds the table equities.executions of the pack equities, whose close counts on it")
 	refusal(t, "keys", update("2", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "equities", "DestinationTableName": "executions", "UniqueKeys": []string{"a"}}}}),
 		"InvalidArgumentException", "UniqueKeys is not supported by this version")
 	refusal(t, "another destination", call("UpdateDestination", jsonObject{"CurrentDeliveryStreamVersionId": "2", "DestinationId": "destinationId-000000000001",
