@@ -159,9 +159,13 @@ func (l *tableLane) deliver(p *plan) flushResult {
 	started := l.m.o.Now()
 	dl := Delivery{Key: l.key, From: p.From, To: p.To}
 	var rows, size int64
-	for _, e := range l.tail.span(p.From, p.To) {
+	entries := l.tail.span(p.From, p.To)
+	for _, e := range entries {
 		dl.Parts = append(dl.Parts, e.files...)
 		rows, size = rows+e.rows, size+e.sizeBytes
+	}
+	if l.keys != nil {
+		dl.Parts, dl.Removals = ordered(entries)
 	}
 	if p.ErrorObject != "" {
 		if err := l.writeErrors(ctx, p); err != nil {

@@ -147,12 +147,16 @@ func (l *tableLane) eachBatch(d *decoders, f frame, fn func(b *columnar.Batch, c
 	return nil
 }
 
-func (l *tableLane) section(d *decoders, f frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
+func (l *tableLane) decodeSection(d *decoders, f frame, c *stagedSection) (*columnar.Batch, error) {
 	decoder, err := d.of(c.Payload)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b, err := decoder.DecodePayload(c.Kind, c.Payload, len(c.Places), f.ArrivedAt)
+	return decoder.DecodePayload(c.Kind, c.Payload, len(c.Places), f.ArrivedAt)
+}
+
+func (l *tableLane) section(d *decoders, f frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
+	b, err := l.decodeSection(d, f, c)
 	if err != nil {
 		return err
 	}
@@ -312,6 +316,7 @@ func (l *tableLane) stall(err error) {
 	l.m.o.Logger.Error("tail cannot be written, will be tried again", "stream", l.s.name, "wait", l.m.o.RetryWait, "err", err)
 	l.m.metrics.failedFlush(l.s.name)
 	l.builder = l.builder.Layout().NewBuilder()
+	l.stretch.reset()
 	l.appended.Store(uint64(l.building))
 	l.stalledUntil = l.m.o.Now().Add(l.m.o.RetryWait)
 }
@@ -325,7 +330,7 @@ func (l *tableLane) step(d *decoders) error {
 		return err
 	}
 	now := l.m.o.Now()
-	if l.builder.Rows() >= columnar.MaxRowGroupRows || l.pending() && now.Sub(l.encodedAt) >= l.m.o.TailInterval {
+	if l.full() || l.pending() && now.Sub(l.encodedAt) >= l.m.o.TailInterval {
 		return l.encode(d)
 	}
 	return nil
@@ -392,7 +397,7 @@ func (l *tableLane) readLog(d *decoders, from, to record.Offset) error {
 		if err := l.takeFrame(d, f); err != nil {
 			return err
 		}
-		if l.builder.Rows() >= columnar.MaxRowGroupRows {
+		if l.full() {
 			return l.encode(d)
 		}
 		return nil
@@ -417,6 +422,9 @@ func (l *tableLane) take(p pending) error {
 
 // takeFrame does the same with a frame of the log.
 func (l *tableLane) takeFrame(d *decoders, f frame) error {
+	if l.keys != nil {
+		return l.takeChanges(d, f)
+	}
 	e := f.effect(l.key)
 	if err := l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
 		return l.takeBatch(&e, b, conflict)
@@ -477,7 +485,13 @@ func (l *tableLane) encode(d *decoders) error {
 		return nil
 	}
 	to := record.Offset(l.appended.Load())
-	e, err := l.writeEntry(l.builder, l.building, to, 0)
+	var e *entry
+	var err error
+	if l.keys != nil {
+		e, err = l.encodeChanges(to)
+	} else {
+		e, err = l.writeEntry(l.builder, l.building, to, 0)
+	}
 	if err != nil {
 		return err
 	}
@@ -490,7 +504,9 @@ func (l *tableLane) encode(d *decoders) error {
 	if err := l.mergeSmall(d); err != nil {
 		return err
 	}
-	l.joinLarge()
+	if l.keys == nil {
+		l.joinLarge()
+	}
 	return nil
 }
 
@@ -599,6 +615,15 @@ func (l *tableLane) merge(old []*entry, d *decoders) error {
 		b = old[0].layout.NewBuilder()
 	}
 	l.merger = nil // unless it comes out empty
+	if l.keys != nil {
+		e, err := l.foldAgain(b, old, d)
+		if err != nil {
+			return err
+		}
+		l.merger = b
+		l.tail.replace(old, e)
+		return nil
+	}
 	err := l.m.read(context.Background(), l.key, first, func(f frame) error {
 		if f.First >= next {
 			return errStop

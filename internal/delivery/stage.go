@@ -36,6 +36,9 @@ type Outcome struct {
 	// Table is where the row belongs, of a stream into tables; the zero Name is
 	// the stream's own.
 	Table catalog.Name
+	// Operation is what the record does to a table: insert, update or delete; "":
+	// insert.
+	Operation string
 	// Code and Message say why processing failed.
 	Code, Message string
 }
@@ -301,6 +304,11 @@ type routed struct {
 	lane   *tableLane
 	docs   [][]byte
 	places []int32
+	ops    []operation
+
+	// Of a part with changes of a table with keys:
+	layout  *columnar.Layout // of its documents; nil: the table's present one
+	changes []change
 }
 
 // emit logs what became of one frame's records, and enters it into the ledger.
@@ -322,7 +330,7 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedDocument, Data: o.Data, Keys: o.Keys})
 			default:
 				t := g.route(&tables, o.Table)
-				t.docs, t.places = append(t.docs, o.Data), append(t.places, int32(place))
+				t.docs, t.places, t.ops = append(t.docs, o.Data), append(t.places, int32(place)), append(t.ops, operations[o.Operation])
 			}
 		}
 	}
@@ -352,13 +360,21 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 				return err
 			}
 		}
-		res, err := g.rows(&st, &effect, f, t)
+		parts, refused, err := g.changes(ctx, &st, t)
 		if err != nil {
 			release()
 			return err
 		}
-		if res != nil {
-			reserved = append(reserved, res)
+		failed += refused
+		for _, part := range parts {
+			res, err := g.rows(&st, &effect, f, part)
+			if err != nil {
+				release()
+				return err
+			}
+			if res != nil {
+				reserved = append(reserved, res)
+			}
 		}
 	}
 	kind, payload := payloadStaged, []byte(nil)
@@ -459,7 +475,7 @@ func (g *stage) evolve(ctx context.Context, t *routed) error {
 // rows decodes one table's documents, asks the ledger about them, and adds
 // their sections and effects. Duplicates vanish: they are here already.
 func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *ledger.Reservation, err error) {
-	d := g.decoder(t.lane).present()
+	d := g.decoder(t.lane).by(t.layoutOf())
 	b := d.DecodeDocs(t.docs, f.ArrivedAt)
 	defer b.Release()
 	if t.lane.sequence && b.Rows > 0 {
@@ -481,19 +497,13 @@ func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *led
 			drop[b.Doc[r]] = true
 		}
 		b.Drop(gone)
-		kept := t.places[:0:0]
-		for i, p := range t.places {
-			if !drop[int32(i)] {
-				kept = append(kept, p)
-			}
-		}
-		t.places = kept
+		t.keep(func(i int) bool { return !drop[int32(i)] })
 		if b.Docs() == 0 {
 			return res, nil
 		}
 		// Documents are numbered anew without the dropped ones, as a reader of
 		// the payload will number them.
-		again, err := g.reread(d, b, len(kept), f.ArrivedAt)
+		again, err := g.reread(d, b, len(t.places), f.ArrivedAt)
 		if err != nil {
 			res.Release()
 			return nil, err
@@ -501,7 +511,7 @@ func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *led
 		defer again.Release()
 		b = again
 	}
-	g.section(st, e, f, t.lane, b, t.places, false)
+	g.section(st, e, f, t, b, false)
 	return res, nil
 }
 
@@ -515,12 +525,12 @@ func (g *stage) conflicts(st *staged, e *ledger.Effect, f frame, c *routed, d *c
 	b := d.DecodeDocs(c.docs, f.ArrivedAt)
 	defer b.Release()
 	b.Exact = false // logged as they came: the error output shows them so
-	g.section(st, e, f, c.lane, b, c.places, true)
+	g.section(st, e, f, c, b, true)
 }
 
-func (g *stage) section(st *staged, e *ledger.Effect, f frame, l *tableLane, b *columnar.Batch, places []int32, conflict bool) {
+func (g *stage) section(st *staged, e *ledger.Effect, f frame, t *routed, b *columnar.Batch, conflict bool) {
 	kind, payload := b.AppendPayload(nil)
-	st.Sections = append(st.Sections, stagedSection{Table: l.table, Conflict: conflict, Places: places, Kind: kind, Payload: payload})
-	b.SetPlaces(g.in, f.First, places)
-	l.addEffect(e, b, conflict)
+	st.Sections = append(st.Sections, stagedSection{Table: t.lane.table, Conflict: conflict, Places: t.places, Kind: kind, Payload: payload, Changes: t.changes})
+	b.SetPlaces(g.in, f.First, t.places)
+	t.lane.addEffect(e, b, conflict)
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -51,6 +52,8 @@ func changeable(old, next *delivery.Config) error {
 		return refuse("The destination's type cannot be changed: create another delivery stream.")
 	case old.Objects == nil && (old.Namespace != next.Namespace || old.Table != next.Table || len(old.Tables) > 0 && !old.CreateTables && !slices.Equal(old.Tables, next.Tables)):
 		return refuse("The stream feeds the table %s.%s, which cannot be changed: create another stream for %s.%s.", old.Namespace, old.Table, next.Namespace, next.Table)
+	case old.Objects == nil && !maps.EqualFunc(old.Keys, next.Keys, slices.Equal):
+		return refuse("UniqueKeys cannot be changed: what the stream holds was folded by them. Create another delivery stream, once this one is deleted.")
 	case !bytes.Equal(old.Processing, next.Processing):
 		return refuse("ProcessingConfiguration cannot be changed: create another delivery stream, and let producers put there.")
 	case old.Evolve != next.Evolve || old.CreateTables != next.CreateTables:

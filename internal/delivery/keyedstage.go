@@ -1,0 +1,103 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/tapehouse/tapehouse/internal/columnar"
+)
+
+// codeKeys is the code of updates and deletes that cannot find their rows.
+const codeKeys = "Iceberg.InvalidUniqueKeys"
+
+// layoutOf is what the documents are decoded by.
+func (t *routed) layoutOf() *columnar.Layout {
+	if t.layout != nil {
+		return t.layout
+	}
+	return t.lane.layouts.present()
+}
+
+// keep leaves the documents for which fn is true.
+func (t *routed) keep(fn func(i int) bool) {
+	out := routed{name: t.name, lane: t.lane, layout: t.layout}
+	for i := range t.docs {
+		if !fn(i) {
+			continue
+		}
+		out.docs, out.places, out.ops = append(out.docs, t.docs[i]), append(out.places, t.places[i]), append(out.ops, t.ops[i])
+		if t.changes != nil {
+			out.changes = append(out.changes, t.changes[i])
+		}
+	}
+	*t = out
+}
+
+// changes parts a table's documents into those that are rows and those that only
+// name rows, and decides which of them cannot be carried out: they are entered as
+// failed and counted.
+func (g *stage) changes(_ context.Context, st *staged, t *routed) (parts []*routed, failed int, err error) {
+	fail := func(t *routed, i int, message string) {
+		failed++
+		st.Entries = append(st.Entries, stagedEntry{Place: int(t.places[i]), Kind: stagedFailed, Code: codeKeys, Message: message})
+	}
+	if t.lane.keys == nil {
+		if !slices.ContainsFunc(t.ops, operation.removes) {
+			return []*routed{t}, 0, nil
+		}
+		t.keep(func(i int) bool {
+			if t.ops[i].removes() {
+				fail(t, i, fmt.Sprintf("The table %s has no UniqueKeys in the delivery stream: its rows cannot be updated or deleted.", t.lane.table))
+			}
+			return !t.ops[i].removes()
+		})
+		if len(t.docs) > 0 {
+			parts = append(parts, t)
+		}
+		return parts, failed, nil
+	}
+	x := t.lane.layouts.keysOf(t.lane.layouts.present())
+	rows := &routed{name: t.name, lane: t.lane, layout: x.rows}
+	deletes := &routed{name: t.name, lane: t.lane, layout: x.deletes}
+	for i, op := range t.ops {
+		p := rows
+		if op == opDelete {
+			p = deletes
+		}
+		p.docs, p.places, p.ops = append(p.docs, t.docs[i]), append(p.places, t.places[i]), append(p.ops, op)
+		p.changes = append(p.changes, change{order: int32(i), op: op})
+	}
+	for _, p := range []*routed{rows, deletes} {
+		if len(p.docs) == 0 {
+			continue
+		}
+		g.withoutKey(x, p, fail)
+		if len(p.docs) > 0 {
+			parts = append(parts, p)
+		}
+	}
+	return parts, failed, nil
+}
+
+// withoutKey takes out the updates and deletes that lack a part of their key.
+func (g *stage) withoutKey(x *keyLayout, p *routed, fail func(p *routed, i int, message string)) {
+	b := g.decoder(p.lane).by(p.layout).DecodeDocs(p.docs, 0)
+	defer b.Release()
+	bad := map[int]bool{}
+	var buf []byte
+	for row := range b.Rows {
+		doc := int(b.Doc[row])
+		if !p.ops[doc].removes() {
+			continue
+		}
+		var ok bool
+		if buf, ok = x.keys.Append(buf[:0], b, row); !ok {
+			bad[doc] = true
+			fail(p, doc, fmt.Sprintf("The record has no value for every one of the unique keys %v of %s, so that it is unknown which rows it is for.", p.lane.keys, p.lane.table))
+		}
+	}
+	if len(bad) > 0 {
+		p.keep(func(i int) bool { return !bad[i] })
+	}
+}
