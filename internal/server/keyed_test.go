@@ -1,8 +1,19 @@
 package server
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	icebergtable "github.com/apache/iceberg-go/table"
+
+	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/maintain"
 )
 
 // routedBy is a processing that routes records to a table, by their member op.
@@ -53,4 +64,161 @@ func TestKeyedTable(t *testing.T) {
 	want("all gone")
 	flush()
 	want("all gone for good")
+}
+
+// keyedRows is the model of a table with the key (symbol, strike, expiry, at).
+type keyedRows struct {
+	r      *rand.Rand
+	rows   map[string][]string // key → the rows with it
+	serial int
+}
+
+// change makes a random change and returns its record.
+func (m *keyedRows) change(keys int) []byte {
+	m.serial++
+	k := m.r.IntN(keys)
+	symbol, strike, expiry := fmt.Sprintf("S\"%d", k%3), fmt.Sprintf("%d.2500", k%5), fmt.Sprintf("2026-12-%02d", 1+k%2)
+	at := fmt.Sprintf("2026-11-27 14:30:00.%06d", 1+k%4)
+	day := fmt.Sprintf("2026-11-%02d", 20+m.r.IntN(4)) // not of the key: a row may move
+	key := strings.Join([]string{symbol, strike, expiry, at}, "|")
+	op := []string{"insert", "update", "update", "delete"}[m.r.IntN(4)]
+	if op != "insert" {
+		delete(m.rows, key)
+	}
+	document := fmt.Sprintf(`"op":%q,"symbol":%q,"strike":"%s","expiry":%q,"at":%q`, op, symbol, strike, expiry, strings.Replace(at, " ", "T", 1)+"Z")
+	if op != "delete" {
+		m.rows[key] = append(m.rows[key], fmt.Sprintf("%s|%s|%d", key, day, m.serial))
+		document += fmt.Sprintf(`,"day":%q,"v":%d`, day, m.serial)
+	}
+	return []byte("{" + document + "}")
+}
+
+func (m *keyedRows) sorted() string {
+	var out []string
+	for _, rows := range m.rows {
+		out = append(out, rows...)
+	}
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+const keyedQuery = "SELECT symbol, strike, expiry, to_char(at, 'YYYY-MM-DD HH24:MI:SS.US'), day, v FROM equities.options"
+
+// scanned is what another implementation's reader makes of the published table.
+func scanned(t *testing.T, s *Server, name string) string {
+	t.Helper()
+	tbl, err := s.catalog.Library().LoadTable(t.Context(), icebergtable.Identifier{"equities", name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := tbl.Scan().ToArrowTable(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer all.Release()
+	var out []string
+	columns := int(all.NumCols())
+	chunks := make([][]string, columns)
+	for c := range columns {
+		for _, chunk := range all.Column(c).Data().Chunks() {
+			for i := range chunk.Len() {
+				chunks[c] = append(chunks[c], chunk.ValueStr(i))
+			}
+		}
+	}
+	for i := range int(all.NumRows()) {
+		row := make([]string, columns)
+		for c := range columns {
+			row[c] = chunks[c][i]
+		}
+		out = append(out, strings.Join(row, "|"))
+	}
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+// TestKeyedHistory holds a random history against a model: composite keys of
+// text, decimal, date and time, rows that move between partitions, compactions
+// beside the flushes, and restarts. What SQL sees at any time and what Iceberg's
+// own library reads of the published table are the model's rows.
+func TestKeyedHistory(t *testing.T) {
+	c := testConfig(t)
+	s := open(t, c)
+	conn := connect(t, s)
+	aws := client(t, s)
+	execute1(t, conn, "CREATE TABLE equities.options (symbol varchar, strike numeric(18,4), expiry date, at timestamptz, day date NOT NULL, v bigint NOT NULL) PARTITIONED BY (day)")
+	if err := aws.Call(t.Context(), "CreateDeliveryStream", keyedStream("options", "options", "symbol", "strike", "expiry", "at"), nil); err != nil {
+		t.Fatal(err)
+	}
+	m := &keyedRows{r: rand.New(rand.NewPCG(20261127, 3)), rows: map[string][]string{}}
+	seen := func(when string) {
+		t.Helper()
+		got := optionRows(t, s)
+		if got != m.sorted() {
+			t.Fatalf("%s:\n%s\nwant\n%s", when, got, m.sorted())
+		}
+	}
+	for round := range 24 {
+		for range 1 + m.r.IntN(6) {
+			var docs [][]byte
+			for range 1 + m.r.IntN(20) {
+				docs = append(docs, m.change(40))
+			}
+			put(t, aws, "options", docs...)
+		}
+		seen(fmt.Sprintf("round %d", round))
+		switch round % 4 {
+		case 1, 3:
+			flushBeside(t, s, round%8 == 3)
+			seen("published")
+			if got := len(strings.Split(scanned(t, s, "options"), "\n")); got != len(strings.Split(m.sorted(), "\n")) {
+				t.Fatalf("round %d: Iceberg's library reads %d rows of %d", round, got, len(strings.Split(m.sorted(), "\n")))
+			}
+		case 2:
+			if round%8 == 2 {
+				s.delivery.Abandon() // as in a crash
+			}
+			if err := s.Close(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, c)
+			aws = client(t, s)
+			seen("after a restart")
+		}
+	}
+	if err := s.delivery.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := strings.NewReplacer("2026-11-27 14:30", "2026-11-27T14:30", ".2500|", ".25|").Replace(m.sorted()) // as Arrow writes them
+	if got := strings.ReplaceAll(scanned(t, s, "options"), "Z|", "|"); got != want {
+		t.Fatalf("Iceberg's library reads\n%s\nwant\n%s", got, want)
+	}
+}
+
+// optionRows is what SQL sees of the options.
+func optionRows(t *testing.T, s *Server) string {
+	t.Helper()
+	rows := table(t, connect(t, s), keyedQuery)
+	slices.Sort(rows)
+	return strings.Join(rows, "\n")
+}
+
+// flushBeside publishes what the streams have, with compactions beside it.
+func flushBeside(t *testing.T, s *Server, compact bool) {
+	t.Helper()
+	var wg sync.WaitGroup
+	if compact {
+		for day := range int32(4) {
+			wg.Go(func() {
+				p := catalog.Partition{Value: 20777 + day, Has: true} // 2026-11-20
+				if _, err := s.maintainer.Compact(context.Background(), catalog.Name{Namespace: "equities", Table: "options"}, p, maintain.CompactOptions{}); err != nil && !errors.Is(err, catalog.ErrConflict) {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	if err := s.delivery.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
 }
