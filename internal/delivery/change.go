@@ -13,13 +13,14 @@ const (
 	opInsert operation = iota
 	opUpdate
 	opDelete
+	opNothing // an update or delete that came late: it only counts as received
 )
 
 // operations are Firehose's words for them; "" is what it takes for granted.
 var operations = map[string]operation{"": opInsert, "insert": opInsert, "update": opUpdate, "delete": opDelete}
 
 // removes reports whether it takes away the rows with the record's key.
-func (o operation) removes() bool { return o != opInsert }
+func (o operation) removes() bool { return o == opUpdate || o == opDelete }
 
 // change is what one document does: order is its place among all changes that
 // its frame has for the table.
@@ -59,8 +60,8 @@ func (r *payloadReader) changes(n int) []change {
 	for ; n > 0 && r.err == nil; n-- {
 		v := r.count(columnar.MaxDocs << 2)
 		c := change{order: last + int32(v>>2), op: operation(v & 3)}
-		if c.op > opDelete || c.order >= columnar.MaxDocs || c.order < last {
-			r.fail("change %d of operation %d", c.order, c.op)
+		if c.order >= columnar.MaxDocs || c.order < last {
+			r.fail("change %d follows %d", c.order, last)
 		}
 		last = c.order
 		out = append(out, c)

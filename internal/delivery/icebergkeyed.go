@@ -2,9 +2,7 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -153,15 +151,8 @@ func (f *changeFlush) deletes(ctx context.Context) ([]catalog.NewDeletes, error)
 	for _, r := range f.dl.Removals {
 		removed.Files = append(removed.Files, engine.File{Path: r.Path, Rows: r.Meta.Rows, SchemaID: r.Meta.SchemaID})
 	}
-	on := ""
-	for i, k := range f.d.Keys {
-		if i > 0 {
-			on += " AND "
-		}
-		on += "s." + engine.QuoteIdentifier(k) + " = r." + engine.QuoteIdentifier(k)
-	}
 	path, found, err := f.export(ctx, map[engine.Name]engine.Relation{storedRows: stored, removedKeys: removed},
-		"SELECT s."+engine.QuoteIdentifier(engine.PositionFile)+` AS "file_path", s.`+engine.QuoteIdentifier(engine.PositionRow)+` AS "pos" FROM "flush"."stored" AS s SEMI JOIN "flush"."removed" AS r ON `+on, engine.ExportSpec{Schema: positionSchema, OrderBy: []string{"file_path", "pos"}})
+		"SELECT s."+engine.QuoteIdentifier(engine.PositionFile)+` AS "file_path", s.`+engine.QuoteIdentifier(engine.PositionRow)+` AS "pos" FROM "flush"."stored" AS s SEMI JOIN "flush"."removed" AS r ON `+sameKey(f.d.Keys, "s", "r"), engine.ExportSpec{Schema: positionSchema, OrderBy: []string{"file_path", "pos"}})
 	if err != nil || found.Rows == 0 {
 		return nil, err
 	}
@@ -171,8 +162,17 @@ func (f *changeFlush) deletes(ctx context.Context) ([]catalog.NewDeletes, error)
 // positions parts the positions that were found by their files.
 func (f *changeFlush) positions(ctx context.Context, path string, byURI map[string]catalog.DataFile) (out []catalog.NewDeletes, err error) {
 	found := map[engine.Name]engine.Relation{foundRows: {Schema: positionSchema, Files: []engine.File{{Path: path}}}}
-	uris, err := f.texts(ctx, found, `SELECT DISTINCT "file_path" FROM "flush"."found" ORDER BY 1`)
-	if err != nil {
+	pin := engine.NewPin(found)
+	defer pin.Release()
+	var uris []string
+	if err := f.d.query(ctx, engine.Query{SQL: `SELECT DISTINCT "file_path" FROM "flush"."found" ORDER BY 1`, Pin: pin}, 1, func(row []any) error {
+		uri, ok := row[0].(string)
+		if !ok {
+			return fmt.Errorf("a file's location is of type %T", row[0])
+		}
+		uris = append(uris, uri)
+		return nil
+	}); err != nil {
 		return nil, err
 	}
 	for _, uri := range uris {
@@ -194,39 +194,12 @@ func (f *changeFlush) positions(ctx context.Context, path string, byURI map[stri
 	return out, nil
 }
 
-// texts are the values of a query's one column.
-func (f *changeFlush) texts(ctx context.Context, relations map[engine.Name]engine.Relation, sql string) (out []string, err error) {
-	pin := engine.NewPin(relations)
-	defer pin.Release()
-	s, err := f.d.Engine.InternalSession(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	rows, err := s.Query(ctx, engine.Query{SQL: sql, Pin: pin})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	row := make([]any, 1)
-	for {
-		switch err := rows.Next(row); {
-		case errors.Is(err, io.EOF):
-			return out, nil
-		case err != nil:
-			return nil, err
-		}
-		text, ok := row[0].(string)
-		if !ok {
-			return nil, fmt.Errorf("a text is of type %T", row[0])
-		}
-		out = append(out, text)
-	}
-}
-
-// candidates are the data files that may hold a removed key.
-func (f *changeFlush) candidates(files []catalog.DataFile, _ record.Schema) []catalog.DataFile {
-	return slices.Clone(files)
+// candidates are the data files that may hold a removed key: the bounds of each
+// key column meet those of one file of removals.
+func (f *changeFlush) candidates(files []catalog.DataFile, keys record.Schema) []catalog.DataFile {
+	return slices.DeleteFunc(slices.Clone(files), func(x catalog.DataFile) bool {
+		return !slices.ContainsFunc(f.dl.Removals, func(r TailFile) bool { return mayShare(x.Columns, catalog.StatsOf(r.Meta).Columns, keys) })
+	})
 }
 
 func engineFile(x catalog.DataFile) engine.File {

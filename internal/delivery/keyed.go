@@ -162,7 +162,7 @@ func (x *stretch) apply(k *keyedChange) {
 		x.removed[k.key] = k.number
 		x.fates[k.number] |= fateRemoval
 	}
-	if k.op == opDelete {
+	if k.op != opInsert && k.op != opUpdate {
 		return
 	}
 	x.fates[k.number] |= fateRow

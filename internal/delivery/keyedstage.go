@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"context"
 	"fmt"
 	"slices"
 
@@ -21,7 +20,7 @@ func (t *routed) layoutOf() *columnar.Layout {
 
 // keep leaves the documents for which fn is true.
 func (t *routed) keep(fn func(i int) bool) {
-	out := routed{name: t.name, lane: t.lane, layout: t.layout}
+	out := routed{name: t.name, lane: t.lane, layout: t.layout, written: t.written}
 	for i := range t.docs {
 		if !fn(i) {
 			continue
@@ -37,14 +36,14 @@ func (t *routed) keep(fn func(i int) bool) {
 // changes parts a table's documents into those that are rows and those that only
 // name rows, and decides which of them cannot be carried out: they are entered as
 // failed and counted.
-func (g *stage) changes(_ context.Context, st *staged, t *routed) (parts []*routed, failed int, err error) {
+func (g *stage) changes(st *staged, t *routed) (parts []*routed, failed int) {
 	fail := func(t *routed, i int, message string) {
 		failed++
 		st.Entries = append(st.Entries, stagedEntry{Place: int(t.places[i]), Kind: stagedFailed, Code: codeKeys, Message: message})
 	}
 	if t.lane.keys == nil {
 		if !slices.ContainsFunc(t.ops, operation.removes) {
-			return []*routed{t}, 0, nil
+			return []*routed{t}, 0
 		}
 		t.keep(func(i int) bool {
 			if t.ops[i].removes() {
@@ -55,11 +54,11 @@ func (g *stage) changes(_ context.Context, st *staged, t *routed) (parts []*rout
 		if len(t.docs) > 0 {
 			parts = append(parts, t)
 		}
-		return parts, failed, nil
+		return parts, failed
 	}
 	x := t.lane.layouts.keysOf(t.lane.layouts.present())
-	rows := &routed{name: t.name, lane: t.lane, layout: x.rows}
-	deletes := &routed{name: t.name, lane: t.lane, layout: x.deletes}
+	rows := &routed{name: t.name, lane: t.lane, layout: x.rows, written: written{}}
+	deletes := &routed{name: t.name, lane: t.lane, layout: x.deletes, written: rows.written}
 	for i, op := range t.ops {
 		p := rows
 		if op == opDelete {
@@ -77,7 +76,7 @@ func (g *stage) changes(_ context.Context, st *staged, t *routed) (parts []*rout
 			parts = append(parts, p)
 		}
 	}
-	return parts, failed, nil
+	return parts, failed
 }
 
 // withoutKey takes out the updates and deletes that lack a part of their key.

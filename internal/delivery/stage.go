@@ -102,6 +102,7 @@ type stage struct {
 	done     sync.WaitGroup
 	stopOnce sync.Once
 	decoders map[*tableLane]*decoders
+	latest   map[session]numbered // what sources have brought, for tables with keys
 }
 
 func newStage(s *Stream, p Processor, objects bool) *stage {
@@ -309,6 +310,7 @@ type routed struct {
 	// Of a part with changes of a table with keys:
 	layout  *columnar.Layout // of its documents; nil: the table's present one
 	changes []change
+	written written // by the frame, so far
 }
 
 // emit logs what became of one frame's records, and enters it into the ledger.
@@ -360,14 +362,10 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 				return err
 			}
 		}
-		parts, refused, err := g.changes(ctx, &st, t)
-		if err != nil {
-			release()
-			return err
-		}
+		parts, refused := g.changes(&st, t)
 		failed += refused
 		for _, part := range parts {
-			res, err := g.rows(&st, &effect, f, part)
+			res, err := g.rows(ctx, &st, &effect, f, part)
 			if err != nil {
 				release()
 				return err
@@ -474,7 +472,7 @@ func (g *stage) evolve(ctx context.Context, t *routed) error {
 
 // rows decodes one table's documents, asks the ledger about them, and adds
 // their sections and effects. Duplicates vanish: they are here already.
-func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *ledger.Reservation, err error) {
+func (g *stage) rows(ctx context.Context, st *staged, e *ledger.Effect, f frame, t *routed) (res *ledger.Reservation, err error) {
 	d := g.decoder(t.lane).by(t.layoutOf())
 	b := d.DecodeDocs(t.docs, f.ArrivedAt)
 	defer b.Release()
@@ -510,6 +508,14 @@ func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *led
 		}
 		defer again.Release()
 		b = again
+	}
+	if t.lane.sequence && t.changes != nil {
+		if err := g.supersede(ctx, t, b, t.written); err != nil {
+			if res != nil {
+				res.Release()
+			}
+			return nil, err
+		}
 	}
 	g.section(st, e, f, t, b, false)
 	return res, nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/maintain"
+	"github.com/tapehouse/tapehouse/internal/record"
 )
 
 // routedBy is a processing that routes records to a table, by their member op.
@@ -221,4 +222,73 @@ func flushBeside(t *testing.T, s *Server, compact bool) {
 		t.Error(err)
 	}
 	wg.Wait()
+}
+
+// A numbered update or delete that comes late does not win over a row that
+// carries a later number of its source; what it was is decided once.
+func TestKeyedTableWithNumbers(t *testing.T) {
+	c := testConfig(t)
+	s := open(t, c)
+	chars := func(name string) record.Field {
+		return record.Field{Name: name, Type: record.Type{Kind: record.String}, Required: true}
+	}
+	long := func(name string) record.Field {
+		return record.Field{Name: name, Type: record.Type{Kind: record.Long}, Required: true}
+	}
+	if _, err := s.catalog.CreateTable(t.Context(), catalog.TableSpec{Name: catalog.Name{Namespace: "equities", Table: "quotes"},
+		Fields:   []record.Field{chars("source"), chars("session"), long("epoch"), long("seq"), chars("symbol"), long("v")},
+		Sequence: record.SequenceColumns{Source: "source", Session: "session", Epoch: "epoch", Sequence: "seq"}}); err != nil {
+		t.Fatal(err)
+	}
+	aws := client(t, s)
+	if err := aws.Call(t.Context(), "CreateDeliveryStream", keyedStream("quotes", "quotes", "symbol"), nil); err != nil {
+		t.Fatal(err)
+	}
+	change := func(op, source string, epoch, seq int64, symbol string) []byte {
+		v := fmt.Sprintf(`,"v":%d`, 100*epoch+seq)
+		if op == "delete" {
+			v = ""
+		}
+		return fmt.Appendf(nil, `{"op":%q,"source":%q,"session":"1","epoch":%d,"seq":%d,"symbol":%q%s}`, op, source, epoch, seq, symbol, v)
+	}
+	step := func(what, want string, docs ...[]byte) {
+		t.Helper()
+		put(t, aws, "quotes", docs...)
+		if got := strings.Join(table(t, connect(t, s), "SELECT symbol, source, v FROM equities.quotes ORDER BY symbol, v"), " "); got != want {
+			t.Fatalf("%s: %s, want %s", what, got, want)
+		}
+	}
+	flush := func() {
+		t.Helper()
+		if err := s.delivery.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	step("in order", "X|A|5 Y|A|6", change("update", "A", 0, 5, "X"), change("update", "A", 0, 6, "Y"))
+	step("late, against the tail", "X|A|5 Y|A|6", change("update", "A", 0, 3, "X"), change("delete", "A", 0, 2, "Y"))
+	step("another source is by arrival", "X|A|5 Y|B|1", change("update", "B", 0, 1, "Y"))
+	step("late of A, whose row is gone", "X|A|5 Y|A|4", change("update", "A", 0, 4, "Y"))
+	flush()
+	step("late, against the table", "X|A|5 Y|A|4", change("update", "A", 0, 1, "X"))
+	step("a later epoch", "X|A|101 Y|A|4", change("update", "A", 1, 1, "X"))
+	step("a former epoch", "X|A|101 Y|A|4", change("delete", "A", 0, 9, "X"))
+	step("within a put", "X|A|103 Y|A|4", change("update", "A", 1, 3, "X"), change("update", "A", 1, 2, "X"))
+	s.delivery.Abandon()
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, c)
+	aws = client(t, s)
+	step("late, after a restart, and a resend", "X|A|103 Y|A|4", change("delete", "A", 0, 8, "X"), change("update", "A", 1, 3, "X"))
+	step("in order again", "Y|A|4", change("delete", "A", 1, 4, "X"))
+	step("a late insert is a row", "X|A|7 Y|A|4", change("insert", "A", 0, 7, "X"))
+	flush()
+	step("published", "X|A|7 Y|A|4")
+	// Each was received, whatever came of it.
+	accounts, _ := s.ledger.Accounts()
+	for _, a := range accounts {
+		if got := fmt.Sprintf("%s %d %v", a.Source, a.Epoch, a.Seen); !slices.Contains([]string{"A 0 [{1 10}]", "A 1 [{1 5}]", "B 0 [{1 2}]"}, got) {
+			t.Error(got)
+		}
+	}
 }
