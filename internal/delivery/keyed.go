@@ -340,6 +340,27 @@ func (l *tableLane) foldAgain(b *columnar.Builder, old []*entry, d *decoders) (*
 	return l.foldEntry(d, b, &x, first, next, old[0].tier+1)
 }
 
+// traceChange tells what a record that is no reject does to a table with keys.
+func (l *tableLane) traceChange(f frame, at record.Offset, d *TraceDestination) error {
+	return l.eachSection(l.newDecoders(), f, func(b *columnar.Batch, c *stagedSection) error {
+		for row := range b.Rows {
+			if c.Conflict || f.First+record.Offset(c.Places[b.Doc[row]]) != at {
+				continue
+			}
+			switch c.changeOf(int(b.Doc[row])).op {
+			case opDelete:
+				d.Outcome = TraceDelete
+			case opNothing:
+				d.Outcome = TraceLate
+			default:
+				d.Outcome = TraceRow
+				return nil
+			}
+		}
+		return nil
+	})
+}
+
 // ordered are the files of entries, each with its place in the order.
 func ordered(entries []*entry) (rows, removals []TailFile) {
 	for i, e := range entries {

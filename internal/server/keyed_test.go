@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,6 +14,8 @@ import (
 	icebergtable "github.com/apache/iceberg-go/table"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/console"
+	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/maintain"
 	"github.com/tapehouse/tapehouse/internal/record"
 )
@@ -291,4 +294,146 @@ func TestKeyedTableWithNumbers(t *testing.T) {
 			t.Error(got)
 		}
 	}
+}
+
+// What else touches a table: SQL writes, views, columns that records add, other
+// streams; and what Describe, trace and the error output say.
+func TestKeyedTableAmongOthers(t *testing.T) {
+	s := open(t, testConfig(t))
+	conn := connect(t, s)
+	aws := client(t, s)
+	operator, err := console.Dial(t.Context(), fsys.OS, s.cfg.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer operator.Close()
+	create := func(in jsonObject) error { return aws.Call(t.Context(), "CreateDeliveryStream", in, nil) }
+	execute1(t, conn, "CREATE TABLE equities.positions (account varchar, symbol varchar, quantity bigint NOT NULL, ratio double precision, filename varchar)")
+	refusal(t, "no such column", create(keyedStream("p", "positions", "account", "isin")), "InvalidArgumentException", "UniqueKeys of the table equities.positions: the column isin does not exist; the columns are account, symbol, quantity, ratio, filename.")
+	refusal(t, "a double", create(keyedStream("p", "positions", "ratio")), "InvalidArgumentException", "the column ratio is a double")
+	refusal(t, "a reserved name", create(keyedStream("p", "positions", "account")), "InvalidArgumentException", "a table with a column filename cannot be updated")
+	refusal(t, "no table", create(keyedStream("p", "nobody", "account")), "InvalidArgumentException", "the table must exist before")
+	execute1(t, conn, "DROP TABLE equities.positions")
+	execute1(t, conn, "CREATE TABLE equities.positions (account varchar, symbol varchar, quantity bigint NOT NULL)")
+	in := keyedStream("p", "positions", "account", "symbol")
+	in["IcebergDestinationConfiguration"].(jsonObject)["SchemaEvolutionConfiguration"] = jsonObject{"Enabled": true}
+	in["IcebergDestinationConfiguration"].(jsonObject)["S3Configuration"].(jsonObject)["ErrorOutputPrefix"] = "bad/"
+	if err := create(in); err != nil {
+		t.Fatal(err)
+	}
+	refusal(t, "another stream", create(keyedStream("q", "positions", "account", "symbol")), "InvalidArgumentException", "the delivery stream p feeds equities.positions with UniqueKeys")
+	var described struct {
+		DeliveryStreamDescription struct {
+			Destinations []struct {
+				IcebergDestinationDescription struct {
+					DestinationTableConfigurationList []struct{ UniqueKeys []string }
+				}
+			}
+		}
+	}
+	if err := aws.Call(t.Context(), "DescribeDeliveryStream", jsonObject{"DeliveryStreamName": "p"}, &described); err != nil ||
+		!slices.Equal(described.DeliveryStreamDescription.Destinations[0].IcebergDestinationDescription.DestinationTableConfigurationList[0].UniqueKeys, []string{"account", "symbol"}) {
+		t.Fatalf("%+v %v", described, err)
+	}
+	if _, err := rowsOf(t.Context(), conn, "INSERT INTO equities.positions VALUES ('a', 'b', 1)"); err == nil || !strings.Contains(err.Error(), "is fed by a delivery stream") {
+		t.Error(err)
+	}
+
+	execute1(t, conn, "CREATE MATERIALIZED VIEW equities.held AUTO REFRESH NO AS SELECT account, sum(quantity) AS quantity, count(*) AS n FROM equities.positions GROUP BY account")
+	agree := func(when string, rows ...string) {
+		t.Helper()
+		of := func(from string) string {
+			return strings.Join(table(t, conn, "SELECT account, quantity, n FROM "+from+" ORDER BY account"), " ")
+		}
+		view, query := of("equities.held"), of("(SELECT account, sum(quantity) AS quantity, count(*) AS n FROM equities.positions GROUP BY account) AS q")
+		if view != query || view != strings.Join(rows, " ") {
+			t.Fatalf("%s: the view has %s, its query %s, want %v", when, view, query, rows)
+		}
+	}
+	flush := func() {
+		t.Helper()
+		if err := s.delivery.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := func(op, account, symbol string, quantity int) []byte {
+		return fmt.Appendf(nil, `{"op":%q,"account":%q,"symbol":%q,"quantity":%d}`, op, account, symbol, quantity)
+	}
+	put(t, aws, "p", change("insert", "a", "X", 1), change("insert", "a", "Y", 2), change("insert", "b", "X", 4))
+	agree("inserts in the tail", "a|3|2", "b|4|1")
+	put(t, aws, "p", change("update", "a", "X", 10))
+	agree("an update in the tail", "a|12|2", "b|4|1")
+	flush()
+	agree("published", "a|12|2", "b|4|1")
+	execute1(t, conn, "REFRESH MATERIALIZED VIEW equities.held")
+	agree("refreshed", "a|12|2", "b|4|1")
+	put(t, aws, "p", change("insert", "c", "X", 1))
+	agree("an insert behind the state", "a|12|2", "b|4|1", "c|1|1")
+	put(t, aws, "p", change("delete", "a", "Y", 0), change("update", "c", "X", 3))
+	agree("a delete behind the state", "a|10|1", "b|4|1", "c|3|1")
+	flush()
+	agree("published behind the state", "a|10|1", "b|4|1", "c|3|1")
+	execute1(t, conn, "REFRESH MATERIALIZED VIEW equities.held")
+	agree("refreshed again", "a|10|1", "b|4|1", "c|3|1")
+
+	// A column comes with a record; op is a member of the records as well.
+	put(t, aws, "p", []byte(`{"op":"update","account":"b","symbol":"X","quantity":5,"note":"new"}`))
+	if got := appeared(t, conn, "SELECT account, quantity, note FROM equities.positions ORDER BY account"); strings.Join(got, " ") != "a|10|NULL b|5|new c|3|NULL" {
+		t.Error(got)
+	}
+	flush()
+	agree("a new column", "a|10|1", "b|5|1", "c|3|1")
+	put(t, aws, "p", []byte(`{"op":"update","account":"b","symbol":"X","quantity":6}`))
+	agree("behind the new column", "a|10|1", "b|6|1", "c|3|1")
+
+	one := func(doc string) string {
+		t.Helper()
+		var out struct{ RecordId string }
+		if err := aws.Call(t.Context(), "PutRecord", jsonObject{"DeliveryStreamName": "p", "Record": jsonObject{"Data": []byte(doc)}}, &out); err != nil {
+			t.Fatal(err)
+		}
+		return out.RecordId
+	}
+	gone, keyless := one(`{"op":"delete","account":"b","symbol":"X"}`), one(`{"op":"update","account":"b","quantity":7}`)
+	flush()
+	trace := func(id string) (out []string) {
+		t.Helper()
+		v, err := operator.Trace(t.Context(), console.TraceRequest{RecordID: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range v.Places {
+			out = append(out, p.Outcome+" "+p.Code)
+		}
+		return out
+	}
+	if got := trace(gone); !slices.Contains(got, "delete ") {
+		t.Error(got)
+	}
+	if got := trace(keyless); !slices.Contains(got, "failed Iceberg.InvalidUniqueKeys") {
+		t.Error(got)
+	}
+	var lines []string
+	for _, text := range flushed(t, s, "p", "bad") {
+		lines = append(lines, text)
+	}
+	if all := strings.Join(lines, ""); strings.Count(all, `"errorCode":"Iceberg.InvalidUniqueKeys"`) != 1 {
+		t.Errorf("error output: %s", all)
+	}
+	fixed := fmt.Sprintf(`{"recordId":%q,"data":{"op":"update","account":"b","symbol":"Z","quantity":7}}`, keyless)
+	if v, err := operator.Replay(t.Context(), console.ReplayRequest{Stream: "p", Lines: []json.RawMessage{json.RawMessage(fixed), json.RawMessage(fixed)}}); err != nil || v.Put != 1 {
+		t.Errorf("%+v %v", v, err)
+	}
+	agree("after a replay", "a|10|1", "b|7|1", "c|3|1")
+	if err := aws.Call(t.Context(), "DeleteDeliveryStream", jsonObject{"DeliveryStreamName": "p"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	agree("after the stream", "a|10|1", "b|7|1", "c|3|1")
+	// A stream without keys takes no updates; it may feed the table now.
+	in = iceberg("plain", jsonObject{"ProcessingConfiguration": routedBy("positions"), "DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "equities", "DestinationTableName": "positions"}}})
+	if err := create(in); err != nil {
+		t.Fatal(err)
+	}
+	put(t, aws, "plain", change("insert", "a", "X", 1), change("update", "a", "X", 1))
+	agree("a stream without keys", "a|11|2", "b|7|1", "c|3|1")
 }
