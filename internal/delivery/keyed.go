@@ -21,6 +21,11 @@ import (
 // become an entry: about 100 bytes each, and a second reading of the log.
 const stretchChangesMax = 64 << 10
 
+// changeEntriesMax is the number of entries at which a table with keys is flushed
+// whatever its buffer hints: changes of few keys fold to small files, however many
+// they are, but a query looks into the files of every entry.
+const changeEntriesMax = 64
+
 // keyLayouts are the layouts of a table with keys, beside those of its rows.
 type keyLayouts struct {
 	names []string

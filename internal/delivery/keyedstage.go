@@ -37,17 +37,15 @@ func (t *routed) keep(fn func(i int) bool) {
 // name rows, and decides which of them cannot be carried out: they are entered as
 // failed and counted.
 func (g *stage) changes(st *staged, t *routed) (parts []*routed, failed int) {
-	fail := func(t *routed, i int, message string) {
-		failed++
-		st.Entries = append(st.Entries, stagedEntry{Place: int(t.places[i]), Kind: stagedFailed, Code: codeKeys, Message: message})
-	}
 	if t.lane.keys == nil {
 		if !slices.ContainsFunc(t.ops, operation.removes) {
 			return []*routed{t}, 0
 		}
 		t.keep(func(i int) bool {
 			if t.ops[i].removes() {
-				fail(t, i, fmt.Sprintf("The table %s has no UniqueKeys in the delivery stream: its rows cannot be updated or deleted.", t.lane.table))
+				failed++
+				st.Entries = append(st.Entries, stagedEntry{Place: int(t.places[i]), Kind: stagedFailed, Code: codeKeys,
+					Message: fmt.Sprintf("The table %s has no UniqueKeys in the delivery stream: its rows cannot be updated or deleted.", t.lane.table)})
 			}
 			return !t.ops[i].removes()
 		})
@@ -68,10 +66,6 @@ func (g *stage) changes(st *staged, t *routed) (parts []*routed, failed int) {
 		p.changes = append(p.changes, change{order: int32(i), op: op})
 	}
 	for _, p := range []*routed{rows, deletes} {
-		if len(p.docs) == 0 {
-			continue
-		}
-		g.withoutKey(x, p, fail)
 		if len(p.docs) > 0 {
 			parts = append(parts, p)
 		}
@@ -79,24 +73,32 @@ func (g *stage) changes(st *staged, t *routed) (parts []*routed, failed int) {
 	return parts, failed
 }
 
-// withoutKey takes out the updates and deletes that lack a part of their key.
-func (g *stage) withoutKey(x *keyLayout, p *routed, fail func(p *routed, i int, message string)) {
-	b := g.decoder(p.lane).by(p.layout).DecodeDocs(p.docs, 0)
-	defer b.Release()
+// keyed takes the updates and deletes that lack a part of their key out of a
+// batch of a part's documents, and enters them as failed.
+func (g *stage) keyed(st *staged, t *routed, d *columnar.Decoder, b *columnar.Batch, arrivedAt int64) *columnar.Batch {
+	if !slices.ContainsFunc(t.changes, func(c change) bool { return c.op.removes() }) {
+		return b
+	}
+	keys := t.lane.layouts.keysOf(b.Layout()).keys
 	bad := map[int]bool{}
 	var buf []byte
 	for row := range b.Rows {
 		doc := int(b.Doc[row])
-		if !p.ops[doc].removes() {
+		if !t.changes[doc].op.removes() {
 			continue
 		}
 		var ok bool
-		if buf, ok = x.keys.Append(buf[:0], b, row); !ok {
+		if buf, ok = keys.Append(buf[:0], b, row); !ok {
 			bad[doc] = true
-			fail(p, doc, fmt.Sprintf("The record has no value for every one of the unique keys %v of %s, so that it is unknown which rows it is for.", p.lane.keys, p.lane.table))
+			st.Entries = append(st.Entries, stagedEntry{Place: int(t.places[doc]), Kind: stagedFailed, Code: codeKeys,
+				Message: fmt.Sprintf("The record has no value for every one of the unique keys %v of %s, so that it is unknown which rows it is for.", t.lane.keys, t.lane.table)})
 		}
 	}
-	if len(bad) > 0 {
-		p.keep(func(i int) bool { return !bad[i] })
+	if len(bad) == 0 {
+		return b
 	}
+	t.keep(func(i int) bool { return !bad[i] })
+	t.keyless = len(bad)
+	b.Release()
+	return d.DecodeDocs(t.docs, arrivedAt)
 }

@@ -710,11 +710,12 @@ func (l *tableLane) due() *plan {
 	}
 	if !wanted {
 		cfg := l.s.Config() // the hints may change while the stream runs
-		_, _, size, _ := l.tail.stats()
+		entries, _, size, _ := l.tail.stats()
+		crowded := l.keys != nil && entries >= changeEntriesMax
 		old := !l.firstAt.IsZero() && now.Sub(l.firstAt) >= cfg.Interval
 		// One commit a second is what a table takes with ease; more would only
 		// make the files smaller.
-		if now.Sub(l.lastFlush) < time.Second || !old && size < cfg.SizeBytes {
+		if now.Sub(l.lastFlush) < time.Second || !old && !crowded && size < cfg.SizeBytes {
 			return nil
 		}
 	}

@@ -311,6 +311,7 @@ type routed struct {
 	layout  *columnar.Layout // of its documents; nil: the table's present one
 	changes []change
 	written written // by the frame, so far
+	keyless int     // documents that were taken out, because they lack a part of their key
 }
 
 // emit logs what became of one frame's records, and enters it into the ledger.
@@ -373,6 +374,7 @@ func (g *stage) emit(ctx context.Context, f frame, outcomes [][]Outcome) error {
 			if res != nil {
 				reserved = append(reserved, res)
 			}
+			failed += part.keyless
 		}
 	}
 	kind, payload := payloadStaged, []byte(nil)
@@ -474,8 +476,11 @@ func (g *stage) evolve(ctx context.Context, t *routed) error {
 // their sections and effects. Duplicates vanish: they are here already.
 func (g *stage) rows(ctx context.Context, st *staged, e *ledger.Effect, f frame, t *routed) (res *ledger.Reservation, err error) {
 	d := g.decoder(t.lane).by(t.layoutOf())
-	b := d.DecodeDocs(t.docs, f.ArrivedAt)
+	b := g.keyed(st, t, d, d.DecodeDocs(t.docs, f.ArrivedAt), f.ArrivedAt)
 	defer b.Release()
+	if b.Docs() == 0 {
+		return nil, nil
+	}
 	if t.lane.sequence && b.Rows > 0 {
 		if res, err = g.m.o.Ledger.Reserve(runsOf(b), b.Hash); err != nil {
 			return nil, err

@@ -26,46 +26,47 @@ func (r *Relation) removedSQL() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Files of one order are scanned together; most are data files.
-	byOrder := map[int][]File{}
-	var orders []int
 	behind := 0 // the last removal
 	for i := range r.Removals {
 		behind = max(behind, r.Removals[i].Order)
 	}
-	var untouched []File
+	plain := *r
+	plain.Keys, plain.Removals = nil, nil
+	var untouched, data, tail []File
 	for _, f := range r.Files {
 		switch {
 		case f.Order >= behind:
 			untouched = append(untouched, f)
-		case byOrder[f.Order] == nil:
-			orders = append(orders, f.Order)
-			fallthrough
+		case f.Order == 0:
+			data = append(data, f)
 		default:
-			byOrder[f.Order] = append(byOrder[f.Order], f)
+			tail = append(tail, f)
 		}
 	}
-	plain := *r
-	plain.Keys, plain.Removals = nil, nil
-	var parts []string
-	if len(untouched) > 0 {
-		plain.Files = untouched
+	var parts, older []string
+	if plain.Files = untouched; len(untouched) > 0 {
 		sql, err := plain.viewSQL()
 		if err != nil {
 			return "", err
 		}
 		parts = append(parts, sql)
 	}
-	if len(orders) > 0 {
-		var older []string
-		for _, o := range orders {
-			plain.Files = byOrder[o]
-			sql, err := plain.viewSQL()
-			if err != nil {
-				return "", err
-			}
-			older = append(older, fmt.Sprintf("SELECT *, %d AS %s FROM (%s)", o, QuoteIdentifier(orderColumn), sql))
+	if plain.Files = data; len(data) > 0 {
+		sql, err := plain.viewSQL()
+		if err != nil {
+			return "", err
 		}
+		older = append(older, "SELECT *, 0 AS "+QuoteIdentifier(orderColumn)+" FROM ("+sql+")")
+	}
+	if len(tail) > 0 {
+		orders := make([]string, len(tail))
+		for i, f := range tail {
+			orders[i] = fmt.Sprintf("(%s,%d)", QuoteLiteral(f.Path), f.Order)
+		}
+		older = append(older, "SELECT "+plain.projection("t.")+", u.n AS "+QuoteIdentifier(orderColumn)+" FROM "+plain.scan(tail, true)+" AS t JOIN (VALUES "+
+			strings.Join(orders, ",")+") AS u(path, n) ON t."+scanFile+" = u.path")
+	}
+	if len(older) > 0 {
 		parts = append(parts, "SELECT "+r.projection("d.")+" FROM ("+strings.Join(older, " UNION ALL ")+") AS d LEFT JOIN ("+last+") AS x ON "+r.sameKey("d", "x")+
 			" WHERE coalesce(x."+QuoteIdentifier(lastColumn)+" <= d."+QuoteIdentifier(orderColumn)+", true)")
 	}
@@ -96,16 +97,16 @@ func (r *Relation) lastRemovals() (string, error) {
 		}
 		file.Schema.Fields = append(file.Schema.Fields, r.Schema.Fields[at])
 		file.Types = append(file.Types, r.columnType(at))
-		keys[i] = QuoteIdentifier(k)
+		keys[i] = "k." + QuoteIdentifier(k)
 	}
-	var all []string
-	for i := range r.Removals {
-		x := &r.Removals[i]
-		all = append(all, fmt.Sprintf("SELECT %s, %d AS %s FROM %s", strings.Join(keys, ", "), x.Order, QuoteIdentifier(lastColumn),
-			file.scan([]File{{Path: x.Path, Rows: x.Rows}}, false)))
+	files := make([]File, len(r.Removals))
+	orders := make([]string, len(r.Removals))
+	for i, x := range r.Removals {
+		files[i] = File{Path: x.Path, Rows: x.Rows}
+		orders[i] = fmt.Sprintf("(%s,%d)", QuoteLiteral(x.Path), x.Order)
 	}
-	return "SELECT " + strings.Join(keys, ", ") + ", max(" + QuoteIdentifier(lastColumn) + ") AS " + QuoteIdentifier(lastColumn) + " FROM (" +
-		strings.Join(all, " UNION ALL ") + ") GROUP BY ALL", nil
+	return "SELECT " + strings.Join(keys, ", ") + ", max(u.n) AS " + QuoteIdentifier(lastColumn) + " FROM " + file.scan(files, true) + " AS k JOIN (VALUES " +
+		strings.Join(orders, ",") + ") AS u(path, n) ON k." + scanFile + " = u.path GROUP BY " + strings.Join(keys, ", "), nil
 }
 
 // positionsSQL is viewSQL with the columns by which position deletes call a row.
