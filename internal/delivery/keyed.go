@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
@@ -25,6 +26,11 @@ const stretchChangesMax = 64 << 10
 // whatever its buffer hints: changes of few keys fold to small files, however many
 // they are, but a query looks into the files of every entry.
 const changeEntriesMax = 64
+
+// changesFlushSpacing is the least time between two flushes of a table with keys
+// that nobody waits for: each can leave a file of deletes for each data file, which
+// maintenance, every few minutes, takes away again.
+const changesFlushSpacing = 10 * time.Second
 
 // keyLayouts are the layouts of a table with keys, beside those of its rows.
 type keyLayouts struct {

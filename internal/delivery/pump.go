@@ -715,7 +715,11 @@ func (l *tableLane) due() *plan {
 		old := !l.firstAt.IsZero() && now.Sub(l.firstAt) >= cfg.Interval
 		// One commit a second is what a table takes with ease; more would only
 		// make the files smaller.
-		if now.Sub(l.lastFlush) < time.Second || !old && !crowded && size < cfg.SizeBytes {
+		spacing := time.Second
+		if l.keys != nil {
+			spacing = changesFlushSpacing
+		}
+		if now.Sub(l.lastFlush) < spacing || !old && !crowded && size < cfg.SizeBytes {
 			return nil
 		}
 	}
