@@ -67,7 +67,7 @@ func (d *Iceberg) Deliver(ctx context.Context, dl Delivery) error {
 		return err
 	}
 	if len(dl.Removals) > 0 {
-		return d.deliverChanges(ctx, t, dl)
+		return d.publish(ctx, t, dl)
 	}
 	commit := catalog.Commit{
 		Table:          d.Table,

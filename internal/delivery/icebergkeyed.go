@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,6 +28,25 @@ var positionSchema = record.Schema{Fields: []record.Field{
 	{ID: 2147483546, Name: "file_path", Type: record.Type{Kind: record.String}, Required: true},
 	{ID: 2147483545, Name: "pos", Type: record.Type{Kind: record.Long}, Required: true},
 }}
+
+// publishTriesMax bounds how often the rows of a flush are looked up anew because
+// another commit came in between.
+const publishTriesMax = 5
+
+// publish is deliverChanges until no other commit comes in between.
+func (d *Iceberg) publish(ctx context.Context, t *catalog.Table, dl Delivery) error {
+	for try := 1; ; try++ {
+		err := d.deliverChanges(ctx, t, dl)
+		if !errors.Is(err, catalog.ErrConflict) || try == publishTriesMax {
+			return err
+		}
+		again, lerr := d.Catalog.Load(ctx, d.Table)
+		if lerr != nil || again.Through()[dl.Key] != dl.From || again.Snapshot() == t.Snapshot() {
+			return errors.Join(err, lerr) // it is not that; the caller looks
+		}
+		t = again
+	}
+}
 
 // deliverChanges publishes a stretch that removes rows: new files with what is
 // left of its own, position deletes for what the table has, in one commit that
