@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -158,6 +160,39 @@ func TestKeyedHistory(t *testing.T) {
 	}
 }
 
+// pyScript prints the rows of a table's metadata file as the tests write them.
+const pyScript = `
+import sys
+from pyiceberg.table import StaticTable
+for r in StaticTable.from_metadata(sys.argv[1]).scan().to_arrow().to_pylist():
+    print("|".join([r["symbol"], str(r["strike"]), str(r["expiry"]), r["at"].strftime("%Y-%m-%d %H:%M:%S.%f"), str(r["day"]), str(r["v"])]))
+`
+
+// PyIceberg, which nobody here wrote, reads the published table right.
+func TestKeyedTableInPyIceberg(t *testing.T) {
+	python := os.Getenv("TAPEHOUSE_PYTHON")
+	if python == "" {
+		python = "python3"
+	}
+	if out, err := exec.Command(python, "-c", "import pyiceberg, pyarrow").CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: %s has no pyiceberg with pyarrow: %s", python, out)
+	}
+	s, m := keyedHistory(t, testConfig(t), 8, true)
+	tbl, err := s.catalog.Library().LoadTable(t.Context(), icebergtable.Identifier{"equities", "options"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(python, "-c", pyScript, tbl.MetadataLocation()).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	slices.Sort(lines)
+	if got := strings.Join(lines, "\n"); got != m.sorted() {
+		t.Fatalf("PyIceberg reads\n%s\nwant\n%s", got, m.sorted())
+	}
+}
+
 // The same over a lake on S3 and a network that fails.
 func TestKeyedHistoryOnS3(t *testing.T) {
 	cfg, _, p := s3Config(t)
@@ -252,28 +287,9 @@ func flushBeside(t *testing.T, s *Server, compact bool) {
 func TestKeyedTableWithNumbers(t *testing.T) {
 	c := testConfig(t)
 	s := open(t, c)
-	chars := func(name string) record.Field {
-		return record.Field{Name: name, Type: record.Type{Kind: record.String}, Required: true}
-	}
-	long := func(name string) record.Field {
-		return record.Field{Name: name, Type: record.Type{Kind: record.Long}, Required: true}
-	}
-	if _, err := s.catalog.CreateTable(t.Context(), catalog.TableSpec{Name: catalog.Name{Namespace: "equities", Table: "quotes"},
-		Fields:   []record.Field{chars("source"), chars("session"), long("epoch"), long("seq"), chars("symbol"), long("v")},
-		Sequence: record.SequenceColumns{Source: "source", Session: "session", Epoch: "epoch", Sequence: "seq"}}); err != nil {
-		t.Fatal(err)
-	}
+	quotes(t, s)
 	aws := client(t, s)
-	if err := aws.Call(t.Context(), "CreateDeliveryStream", keyedStream("quotes", "quotes", "symbol"), nil); err != nil {
-		t.Fatal(err)
-	}
-	change := func(op, source string, epoch, seq int64, symbol string) []byte {
-		v := fmt.Sprintf(`,"v":%d`, 100*epoch+seq)
-		if op == "delete" {
-			v = ""
-		}
-		return fmt.Appendf(nil, `{"op":%q,"source":%q,"session":"1","epoch":%d,"seq":%d,"symbol":%q%s}`, op, source, epoch, seq, symbol, v)
-	}
+	change := quote
 	step := func(what, want string, docs ...[]byte) {
 		t.Helper()
 		put(t, aws, "quotes", docs...)
@@ -456,4 +472,122 @@ func TestKeyedTableAmongOthers(t *testing.T) {
 	}
 	put(t, aws, "plain", change("insert", "a", "X", 1), change("update", "a", "X", 1))
 	agree("a stream without keys", "a|11|2", "b|7|1", "c|3|1")
+}
+
+// quotes makes a table of numbered records and a stream for it.
+func quotes(t *testing.T, s *Server) {
+	t.Helper()
+	chars := func(name string) record.Field {
+		return record.Field{Name: name, Type: record.Type{Kind: record.String}, Required: true}
+	}
+	long := func(name string) record.Field {
+		return record.Field{Name: name, Type: record.Type{Kind: record.Long}, Required: true}
+	}
+	if _, err := s.catalog.CreateTable(t.Context(), catalog.TableSpec{Name: catalog.Name{Namespace: "equities", Table: "quotes"},
+		Fields:   []record.Field{chars("source"), chars("session"), long("epoch"), long("seq"), chars("symbol"), long("v")},
+		Sequence: record.SequenceColumns{Source: "source", Session: "session", Epoch: "epoch", Sequence: "seq"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := client(t, s).Call(t.Context(), "CreateDeliveryStream", keyedStream("quotes", "quotes", "symbol"), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// quote is a numbered record of the table.
+func quote(op, source string, epoch, seq int64, symbol string) []byte {
+	v := fmt.Sprintf(`,"v":%d`, 100*epoch+seq)
+	if op == "delete" {
+		v = ""
+	}
+	return fmt.Appendf(nil, `{"op":%q,"source":%q,"session":"1","epoch":%d,"seq":%d,"symbol":%q%s}`, op, source, epoch, seq, symbol, v)
+}
+
+// TestKeyedNumbersHistory holds records of two sources that arrive out of order
+// against a model.
+func TestKeyedNumbersHistory(t *testing.T) {
+	c := testConfig(t)
+	s := open(t, c)
+	quotes(t, s)
+	aws := client(t, s)
+	r := rand.New(rand.NewPCG(9, 9))
+	type standing struct {
+		source string
+		seq    int64
+	}
+	rows := map[string][]standing{}
+	late := 0
+	apply := func(op, source string, seq int64, symbol string) {
+		if op != "insert" {
+			for _, x := range rows[symbol] {
+				if x.source == source && x.seq > seq {
+					late++
+					return
+				}
+			}
+			delete(rows, symbol)
+		}
+		if op != "delete" {
+			rows[symbol] = append(rows[symbol], standing{source, seq})
+		}
+	}
+	next := map[string]int64{}
+	var waiting [][]byte // records that are overtaken
+	var waitingApply []func()
+	for round := range 100 {
+		var docs [][]byte
+		used := map[string]bool{} // a key once a put: what happens within one is another test's
+		for range 1 + r.IntN(4) {
+			source, symbol := []string{"A", "A", "A", "B"}[r.IntN(4)], fmt.Sprintf("S%d", r.IntN(3))
+			if used[symbol] {
+				continue
+			}
+			used[symbol] = true
+			next[source]++
+			op, seq := []string{"insert", "update", "update", "update", "delete"}[r.IntN(5)], next[source]
+			doc, act := quote(op, source, 0, seq, symbol), func() { apply(op, source, seq, symbol) }
+			if r.IntN(3) == 0 {
+				waiting, waitingApply = append(waiting, doc), append(waitingApply, act)
+				continue
+			}
+			docs = append(docs, doc)
+			act()
+		}
+		if len(docs) > 0 {
+			put(t, aws, "quotes", docs...)
+		}
+		for len(waiting) > 3 { // one at a time, in any order
+			i := r.IntN(len(waiting))
+			put(t, aws, "quotes", waiting[i])
+			waitingApply[i]()
+			waiting, waitingApply = slices.Delete(waiting, i, i+1), slices.Delete(waitingApply, i, i+1)
+		}
+		var want []string
+		for symbol, list := range rows {
+			for _, x := range list {
+				want = append(want, fmt.Sprintf("%s|%s|%d", symbol, x.source, x.seq))
+			}
+		}
+		got := table(t, connect(t, s), "SELECT symbol, source, seq FROM equities.quotes")
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Fatalf("round %d: %v, want %v", round, got, want)
+		}
+		switch r.IntN(20) {
+		case 0:
+			if err := s.delivery.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		case 1:
+			if round%3 == 0 {
+				s.delivery.Abandon()
+			}
+			closeNow(t, s)
+			s = open(t, c)
+			aws = client(t, s)
+		}
+	}
+	if late < 10 {
+		t.Errorf("%d records came late: too few to tell", late)
+	}
 }
