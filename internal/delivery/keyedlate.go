@@ -7,8 +7,10 @@ import (
 	"io"
 	"path/filepath"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/engine"
+	"github.com/tapehouse/tapehouse/internal/record"
 )
 
 // A producer that numbers its records may be overtaken by itself. What comes late
@@ -20,9 +22,13 @@ import (
 // Finder is a Destination that finds the rows that stand, its tail included.
 type Finder interface {
 	// Standing returns the numbers of the rows with one of the keys in a file of
-	// keys, such as Delivery.Removals are.
-	Standing(ctx context.Context, keys TailFile) ([]Standing, error)
+	// keys, such as Delivery.Removals are. tail gives the table's tail from a
+	// progress on, or engine.ErrTailMoved.
+	Standing(ctx context.Context, keys TailFile, tail TailFrom) ([]Standing, error)
 }
+
+// TailFrom is TailSource.Tail of one table.
+type TailFrom func(ctx context.Context, through record.Vector) (engine.Tail, error)
 
 // Standing is what a row carries: At is the place of its key in the file of keys.
 type Standing struct {
@@ -150,30 +156,54 @@ func (g *stage) standing(ctx context.Context, t *routed, b *columnar.Batch, rows
 	if err != nil {
 		return nil, fmt.Errorf("encode keys: %w", err)
 	}
-	f := TailFile{Path: filepath.Join(g.m.tailDir(), fmt.Sprintf("%s-%d-%d-late.parquet", g.in.Incarnation, t.lane.ordinal, g.taken())), Meta: parts[0].Meta}
+	g.lookups++ // a name is never used twice: DuckDB keeps footers by name
+	f := TailFile{Path: filepath.Join(g.m.tailDir(), fmt.Sprintf("%s-%d-%d-late.parquet", g.in.Incarnation, t.lane.ordinal, g.lookups)), Meta: parts[0].Meta}
 	if err := g.m.writeTail(f.Path, parts[0].Data); err != nil {
 		return nil, err
 	}
 	defer func() { _ = g.m.o.FS.Remove(f.Path) }() // one that stays is swept at the next start
-	return finder.Standing(ctx, f)
+	return finder.Standing(ctx, f, func(ctx context.Context, through record.Vector) (engine.Tail, error) {
+		return g.m.Tail(ctx, engine.Name(t.lane.table), through, false)
+	})
 }
 
 // lateKeys is the relation of a file of keys.
 var lateKeys = engine.Name{Namespace: "flush", Table: "keys"}
 
+// standingTriesMax bounds how often a table is loaded again because a commit has
+// overtaken the look at its tail.
+const standingTriesMax = 8
+
 // Standing implements Finder.
-func (d *Iceberg) Standing(ctx context.Context, keys TailFile) (out []Standing, err error) {
-	t, err := d.Catalog.Load(ctx, d.Table)
+func (d *Iceberg) Standing(ctx context.Context, keys TailFile, tail TailFrom) (out []Standing, err error) {
+	var t *catalog.Table
+	var above engine.Tail
+	for try := 1; ; try++ {
+		if t, err = d.Catalog.Load(ctx, d.Table); err != nil {
+			return nil, err
+		}
+		if above, err = tail(ctx, t.Through()); err == nil {
+			break
+		}
+		if !errors.Is(err, engine.ErrTailMoved) || try == standingTriesMax {
+			return nil, err
+		}
+	}
+	if above.Release != nil {
+		defer above.Release()
+	}
+	files, err := d.Catalog.Files(ctx, t, catalog.At{})
 	if err != nil {
 		return nil, err
 	}
 	name := engine.Name(d.Table)
-	pin, err := d.Engine.Pin(ctx, []engine.Name{name}, nil)
-	if err != nil {
-		return nil, err
+	table := engine.Relation{Schema: t.Schema, Keys: above.Keys, Removals: above.Removals}
+	for _, f := range files {
+		table.Files = append(table.Files, engineFile(f))
 	}
-	defer pin.Release()
-	table, _ := pin.Relation(name)
+	for _, f := range above.Files {
+		table.Files = append(table.Files, engine.File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, Order: f.Order})
+	}
 	file := engine.Relation{Positions: true, Files: []engine.File{{Path: keys.Path, Rows: keys.Meta.Rows, SchemaID: keys.Meta.SchemaID}}}
 	for _, k := range d.Keys {
 		file.Schema.Fields = append(file.Schema.Fields, t.Schema.Fields[t.Schema.Index(k)])

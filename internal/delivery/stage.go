@@ -103,6 +103,7 @@ type stage struct {
 	stopOnce sync.Once
 	decoders map[*tableLane]*decoders
 	latest   map[session]numbered // what sources have brought, for tables with keys
+	lookups  int                  // of rows, so far
 }
 
 func newStage(s *Stream, p Processor, objects bool) *stage {

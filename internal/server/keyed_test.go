@@ -11,7 +11,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	icebergtable "github.com/apache/iceberg-go/table"
 
@@ -589,5 +591,79 @@ func TestKeyedNumbersHistory(t *testing.T) {
 	}
 	if late < 10 {
 		t.Errorf("%d records came late: too few to tell", late)
+	}
+}
+
+// Whoever reads while rows are updated, published and rewritten sees each of them
+// once, and never an older state than before.
+func TestKeyedReadersSeeEachRowOnce(t *testing.T) {
+	s := open(t, testConfig(t))
+	aws := client(t, s)
+	execute1(t, connect(t, s), "CREATE TABLE equities.counters (id bigint NOT NULL, v bigint NOT NULL)")
+	if err := aws.Call(t.Context(), "CreateDeliveryStream", keyedStream("counters", "counters", "id"), nil); err != nil {
+		t.Fatal(err)
+	}
+	const ids = 7
+	batch := func(v int) (docs [][]byte) {
+		for id := range ids {
+			docs = append(docs, fmt.Appendf(nil, `{"op":"update","id":%d,"v":%d}`, id, v))
+		}
+		return docs
+	}
+	put(t, aws, "counters", batch(0)...)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	beside := func(what string, fn func(i int) error) {
+		wg.Go(func() {
+			for i := 1; ctx.Err() == nil; i++ {
+				if err := fn(i); err != nil && ctx.Err() == nil {
+					t.Errorf("%s: %v", what, err)
+					cancel()
+				}
+			}
+		})
+	}
+	var acknowledged atomic.Int64
+	beside("put", func(i int) error {
+		_, err := aws.PutBatch(ctx, "counters", batch(i))
+		if err == nil {
+			acknowledged.Store(int64(i))
+		}
+		return err
+	})
+	beside("flush", func(int) error { return s.delivery.Flush(ctx) })
+	name := catalog.Name{Namespace: "equities", Table: "counters"}
+	beside("compact", func(int) error {
+		time.Sleep(200 * time.Millisecond)
+		if _, err := s.maintainer.Compact(ctx, name, catalog.Partition{}, maintain.CompactOptions{}); err != nil && !errors.Is(err, catalog.ErrConflict) {
+			return err
+		}
+		_, err := s.maintainer.ApplyDeletes(ctx, name)
+		return err
+	})
+	for range 2 {
+		conn := connect(t, s)
+		last := int64(0)
+		beside("read", func(int) error {
+			floor := max(last, acknowledged.Load())
+			rows, err := rowsOf(ctx, conn, "SELECT count(*), count(DISTINCT id), min(v) FROM equities.counters")
+			if err != nil {
+				return err
+			}
+			var n, distinct, least int64
+			if _, err := fmt.Sscanf(strings.ReplaceAll(rows[0], "|", " "), "%d %d %d", &n, &distinct, &least); err != nil {
+				return err
+			}
+			if n != ids || distinct != ids || least < floor {
+				return fmt.Errorf("%d rows of %d ids, the oldest at %d; %d was acknowledged or seen before", n, distinct, least, floor)
+			}
+			last = least
+			return nil
+		})
+	}
+	wg.Wait()
+	if acknowledged.Load() < 10 {
+		t.Errorf("only %d puts", acknowledged.Load())
 	}
 }
