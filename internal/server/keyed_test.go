@@ -75,6 +75,30 @@ func TestKeyedTable(t *testing.T) {
 	want("all gone for good")
 }
 
+// The operation may come from a SELECT over the records as well, and a record
+// may be taken apart first: its parts are applied in their order.
+func TestKeyedTableBySelect(t *testing.T) {
+	s := open(t, testConfig(t))
+	conn := connect(t, s)
+	aws := client(t, s)
+	execute1(t, conn, "CREATE TABLE equities.limits (member varchar, amount numeric(18,2))")
+	in := keyedStream("limits", "limits", "member")
+	in["IcebergDestinationConfiguration"].(jsonObject)["ProcessingConfiguration"] = processors(processor("RecordDeAggregation", "SubRecordType", "JSON"),
+		processor("Lambda", "LambdaArn", "sql:SELECT member, amount * 1000 AS amount, CASE WHEN amount IS NULL THEN 'delete' ELSE 'update' END AS _operation FROM records AS r(member varchar, amount decimal(12,2))"))
+	if err := aws.Call(t.Context(), "CreateDeliveryStream", in, nil); err != nil {
+		t.Fatal(err)
+	}
+	put(t, aws, "limits", []byte(`{"member":"A","amount":1.5} {"member":"B","amount":2} {"member":"A","amount":3} {"member":"B"} {"member":"C","amount":4}`), []byte(`{"member":"D","amount":1}{"member":"C"}`))
+	for _, when := range []string{"in the tail", "published"} {
+		if got := strings.Join(table(t, conn, "SELECT member, amount FROM equities.limits ORDER BY member"), " "); got != "A|3000.00 D|1000.00" {
+			t.Errorf("%s: %s", when, got)
+		}
+		if err := s.delivery.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // keyedRows is the model of a table with the key (symbol, strike, expiry, at).
 type keyedRows struct {
 	r      *rand.Rand
