@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -67,16 +68,50 @@ func foldRows(rows []keyedRow, parts map[int][]keyedRow, removals map[int][]stri
 	return rows
 }
 
-// keyedDest is a table with keys in memory.
+// keyedDest is a table with keys in memory. Where it is numbered, a row's value is
+// its sequence number.
 type keyedDest struct {
-	w    *world
-	fs   fsys.FS
-	rows *[]keyedRow
+	w        *world
+	fs       fsys.FS
+	rows     *[]keyedRow
+	numbered bool
+}
+
+var numberedSchema = record.Schema{Fields: append(slices.Clone(keyedSchema.Fields),
+	record.Field{ID: 5, Name: "source", Type: record.Type{Kind: record.String}, Required: true},
+	record.Field{ID: 6, Name: "epoch", Type: record.Type{Kind: record.Long}, Required: true},
+	record.Field{ID: 7, Name: "seq", Type: record.Type{Kind: record.Long}, Required: true})}
+
+// Standing implements Finder.
+func (d keyedDest) Standing(ctx context.Context, keys TailFile, from TailFrom) (out []Standing, err error) {
+	rows, err := seen(ctx, d.w, d.fs, d.rows, from)
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := readKeyed(d.fs, keys.Path)
+	if err != nil {
+		return nil, err
+	}
+	for i, k := range wanted {
+		for _, r := range rows {
+			if r.key == k.key {
+				n, err := strconv.ParseInt(r.value, 10, 64)
+				if err != nil {
+					return nil, err
+				}
+				out = append(out, NumberedRow(int64(i), "A", "", 0, n))
+			}
+		}
+	}
+	return out, nil
 }
 
 func (d keyedDest) State(_ context.Context, key record.Key) (State, error) {
 	d.w.mu.Lock()
 	defer d.w.mu.Unlock()
+	if d.numbered {
+		return State{Schema: numberedSchema, Sequence: record.SequenceColumns{Source: "source", Epoch: "epoch", Sequence: "seq"}, Through: d.w.through[key]}, nil
+	}
 	return State{Schema: keyedSchema, Through: d.w.through[key]}, nil
 }
 
@@ -177,9 +212,9 @@ func (operator) BatchBytesMax() int { return 1000 }
 func (operator) Local() bool        { return true }
 func (operator) Close() error       { return nil }
 
-func openKeyed(t *testing.T, mem *fsys.Mem, w *world, rows *[]keyedRow) (*house, error) {
+func openKeyed(t *testing.T, mem *fsys.Mem, w *world, rows *[]keyedRow, numbered bool) (*house, error) {
 	return openHouse(t, mem, w, func(o *Options) {
-		o.Destination = func(Config, catalog.Name) (Destination, error) { return keyedDest{w, mem, rows}, nil }
+		o.Destination = func(Config, catalog.Name) (Destination, error) { return keyedDest{w, mem, rows, numbered}, nil }
 		o.Processor = func(context.Context, Config) (Processor, error) { return operator{}, nil }
 	})
 }
@@ -187,7 +222,7 @@ func openKeyed(t *testing.T, mem *fsys.Mem, w *world, rows *[]keyedRow) (*house,
 func startKeyed(t *testing.T) (*house, *[]keyedRow) {
 	t.Helper()
 	rows := &[]keyedRow{}
-	h, err := openKeyed(t, fsys.NewMem(), newWorld(), rows)
+	h, err := openKeyed(t, fsys.NewMem(), newWorld(), rows, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,13 +235,19 @@ func startKeyed(t *testing.T) (*house, *[]keyedRow) {
 
 // seen is what a query sees.
 func (h *house) seen(stored *[]keyedRow) ([]keyedRow, error) {
+	return seen(context.Background(), h.w, h.mem, stored, func(ctx context.Context, through record.Vector) (engine.Tail, error) {
+		return h.m.Tail(ctx, engineName, through, true)
+	})
+}
+
+func seen(ctx context.Context, w *world, disk fsys.FS, stored *[]keyedRow, from TailFrom) ([]keyedRow, error) {
 	for {
-		h.w.mu.Lock()
+		w.mu.Lock()
 		rows := slices.Clone(*stored)
-		through := h.w.through.Clone()
-		h.w.mu.Unlock()
-		tail, err := h.m.Tail(context.Background(), engineName, through, true)
-		if errors.Is(err, engine.ErrTailMoved) {
+		through := w.through.Clone()
+		w.mu.Unlock()
+		tail, err := from(ctx, through)
+		if errors.Is(err, engine.ErrTailMoved) && ctx.Err() == nil {
 			continue
 		}
 		if err != nil {
@@ -215,14 +256,14 @@ func (h *house) seen(stored *[]keyedRow) ([]keyedRow, error) {
 		defer tail.Release()
 		parts, removals := map[int][]keyedRow{}, map[int][]string{}
 		for _, f := range tail.Files {
-			got, err := readKeyed(h.mem, f.Path)
+			got, err := readKeyed(disk, f.Path)
 			if err != nil {
 				return nil, err
 			}
 			parts[f.Order] = append(parts[f.Order], got...)
 		}
 		for _, f := range tail.Removals {
-			got, err := readKeyed(h.mem, f.Path)
+			got, err := readKeyed(disk, f.Path)
 			if err != nil {
 				return nil, err
 			}
@@ -276,6 +317,36 @@ func (m *keyedModel) change(r *rand.Rand, keys int, serial *int) string {
 	return text
 }
 
+// numbered makes a random change of a source that is overtaken by itself now and
+// then: free are the numbers that it has left out.
+func (m *keyedModel) numbered(r *rand.Rand, serial *int, free *[]int) string {
+	*serial++
+	n := *serial
+	switch {
+	case r.IntN(3) == 0:
+		*free = append(*free, n)
+		*serial++
+		n = *serial
+	case len(*free) > 0 && r.IntN(2) == 0:
+		n, *free = (*free)[0], (*free)[1:]
+		*serial--
+	}
+	op, a := []string{"insert", "update", "delete", "update", "update"}[r.IntN(5)], r.IntN(2)
+	key := fmt.Sprintf("k%d/1.5", a)
+	late := op != "insert" && slices.ContainsFunc(m.rows, func(x keyedRow) bool {
+		v, _ := strconv.Atoi(x.value)
+		return x.key == key && v > n
+	})
+	if !late {
+		m.apply(op, key, fmt.Sprint(n))
+	}
+	v := fmt.Sprintf(`,"v":%d`, n)
+	if op == "delete" {
+		v = ""
+	}
+	return fmt.Sprintf(`%s {"a":"k%d","b":1.5,"source":"A","epoch":0,"seq":%d%s}`, op, a, n, v)
+}
+
 // TestKeyedHistory holds random histories against the model, in the tail, across
 // merges and flushes.
 func TestKeyedHistory(t *testing.T) {
@@ -321,17 +392,21 @@ func TestKeyedCrash(t *testing.T) {
 	if testing.Short() {
 		step = 7
 	}
-	end := false
-	for n := 1; !end; n += step {
-		done, err := crashKeyed(t, n)
-		if err != nil {
-			t.Fatalf("crash after operation %d: %v", n, err)
-		}
-		end = done
+	for name, numbered := range map[string]bool{"by arrival": false, "by numbers": true} {
+		t.Run(name, func(t *testing.T) {
+			end := false
+			for n := 1; !end; n += step {
+				done, err := crashKeyed(t, n, numbered)
+				if err != nil {
+					t.Fatalf("crash after operation %d: %v", n, err)
+				}
+				end = done
+			}
+		})
 	}
 }
 
-func crashKeyed(t *testing.T, n int) (finished bool, err error) {
+func crashKeyed(t *testing.T, n int, numbered bool) (finished bool, err error) {
 	mem, w, stored := fsys.NewMem(), newWorld(), &[]keyedRow{}
 	r := rng(uint64(n))
 	w.decide(func() outcome { return outcome(r.IntN(3)) })
@@ -347,8 +422,8 @@ func crashKeyed(t *testing.T, n int) (finished bool, err error) {
 	})
 	dead := func() bool { mu.Lock(); defer mu.Unlock(); return ops > n }
 	acked, maybe := &keyedModel{}, &keyedModel{}
-	serial, puts := 0, rng(uint64(n)+1000)
-	h, openErr := openKeyed(t, mem, w, stored)
+	serial, puts, free := 0, rng(uint64(n)+1000), []int{}
+	h, openErr := openKeyed(t, mem, w, stored, numbered)
 	created := false
 	if openErr == nil {
 		if _, err := h.m.Create(context.Background(), keyedConfig); err == nil {
@@ -358,7 +433,12 @@ func crashKeyed(t *testing.T, n int) (finished bool, err error) {
 					break
 				}
 				maybe = acked.clone()
-				docs := []string{maybe.change(puts, 3, &serial), maybe.change(puts, 3, &serial)}
+				var docs []string
+				if numbered {
+					docs = []string{maybe.numbered(puts, &serial, &free)}
+				} else {
+					docs = []string{maybe.change(puts, 3, &serial), maybe.change(puts, 3, &serial)}
+				}
 				if _, err := h.put(docs...); err != nil {
 					break
 				}
@@ -377,7 +457,7 @@ func crashKeyed(t *testing.T, n int) (finished bool, err error) {
 	}
 	finished = !dead()
 	mem2 := mem.Crash(uint64(n))
-	h2, err := openKeyed(t, mem2, w, stored)
+	h2, err := openKeyed(t, mem2, w, stored, numbered)
 	if err != nil {
 		return finished, fmt.Errorf("reopen: %w", err)
 	}

@@ -99,6 +99,48 @@ func TestKeyedTableBySelect(t *testing.T) {
 	}
 }
 
+// Records may widen a column of the key: removals and files from before are read
+// as the new type.
+func TestKeyedTableWidens(t *testing.T) {
+	s := open(t, testConfig(t))
+	conn := connect(t, s)
+	aws := client(t, s)
+	execute1(t, conn, "CREATE TABLE equities.wide (id integer, level numeric(6,2), v bigint)")
+	in := keyedStream("wide", "wide", "id", "level")
+	in["IcebergDestinationConfiguration"].(jsonObject)["SchemaEvolutionConfiguration"] = jsonObject{"Enabled": true}
+	if err := aws.Call(t.Context(), "CreateDeliveryStream", in, nil); err != nil {
+		t.Fatal(err)
+	}
+	step := func(want string, flush bool, docs ...string) {
+		t.Helper()
+		for _, d := range docs {
+			put(t, aws, "wide", []byte(d))
+		}
+		for i := range 2 {
+			got := ""
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // the statement may be bound before the column is widened
+				rows, err := rowsOf(t.Context(), conn, "SELECT id, level, v FROM equities.wide ORDER BY v")
+				if got = strings.Join(rows, " "); got == want || time.Now().After(deadline) {
+					if got != want {
+						t.Fatalf("%v: %s, want %s (%v)", docs, got, want, err)
+					}
+					break
+				}
+			}
+			if i == 0 && flush {
+				if err := s.delivery.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	step("1|1.50|1 2|1.50|2 3|1.50|3", true, `{"id":1,"level":1.5,"v":1}`, `{"id":2,"level":1.5,"v":2}`, `{"id":3,"level":1.5,"v":3}`)
+	step("2|1.50|2 3|1.50|3 4|1.50|4 5|1.50|5", false, `{"op":"delete","id":1,"level":1.5}`, `{"id":4,"level":1.5,"v":4}`, `{"id":5,"level":1.5,"v":5}`)
+	step("3|1.50|3 4|1.50|4 5|1.50|5 5000000000|1.50|6", false, `{"op":"update","id":5000000000,"level":1.5,"v":6}`, `{"op":"delete","id":2,"level":1.5}`)
+	step("3|1.50|3 5|1.50|5 5000000000|123456.00|7", true, `{"op":"delete","id":5000000000,"level":1.5}`, `{"op":"update","id":5000000000,"level":123456,"v":7}`, `{"op":"delete","id":4,"level":1.5}`)
+	step("5000000000|123456.00|8", true, `{"op":"delete","id":3,"level":1.5}`, `{"op":"delete","id":5,"level":1.5}`, `{"op":"update","id":5000000000,"level":123456,"v":8}`)
+}
+
 // keyedRows is the model of a table with the key (symbol, strike, expiry, at).
 type keyedRows struct {
 	r      *rand.Rand
