@@ -150,7 +150,6 @@ func (f *changeFlush) deletes(ctx context.Context) ([]catalog.NewDeletes, error)
 	if err != nil || len(files) == 0 {
 		return nil, err
 	}
-	byURI := map[string]catalog.DataFile{}
 	keys := record.Schema{ID: f.t.Schema.ID}
 	for _, k := range f.d.Keys {
 		i := f.t.Schema.Index(k)
@@ -159,24 +158,60 @@ func (f *changeFlush) deletes(ctx context.Context) ([]catalog.NewDeletes, error)
 		}
 		keys.Fields = append(keys.Fields, f.t.Schema.Fields[i])
 	}
-	stored := engine.Relation{Schema: keys, Positions: true}
-	for _, x := range f.candidates(files, keys) {
-		byURI[x.URI()] = x
-		stored.Files = append(stored.Files, engineFile(x))
-	}
-	if len(stored.Files) == 0 {
-		return nil, nil
-	}
 	removed := engine.Relation{Schema: keys}
 	for _, r := range f.dl.Removals {
 		removed.Files = append(removed.Files, engine.File{Path: r.Path, Rows: r.Meta.Rows, SchemaID: r.Meta.SchemaID})
 	}
-	path, found, err := f.export(ctx, map[engine.Name]engine.Relation{storedRows: stored, removedKeys: removed},
-		"SELECT s."+engine.QuoteIdentifier(engine.PositionFile)+` AS "file_path", s.`+engine.QuoteIdentifier(engine.PositionRow)+` AS "pos" FROM "flush"."stored" AS s SEMI JOIN "flush"."removed" AS r ON `+sameKey(f.d.Keys, "s", "r"), engine.ExportSpec{Schema: positionSchema, OrderBy: []string{"file_path", "pos"}})
-	if err != nil || found.Rows == 0 {
-		return nil, err
+	var out []catalog.NewDeletes
+	for _, group := range f.d.lookups(candidates(files, f.dl.Removals, keys)) {
+		stored := engine.Relation{Schema: keys, Positions: true}
+		byURI := map[string]catalog.DataFile{}
+		for _, x := range group {
+			byURI[x.URI()] = x
+			stored.Files = append(stored.Files, engineFile(x))
+		}
+		path, found, err := f.export(ctx, map[engine.Name]engine.Relation{storedRows: stored, removedKeys: removed},
+			"SELECT s."+engine.QuoteIdentifier(engine.PositionFile)+` AS "file_path", s.`+engine.QuoteIdentifier(engine.PositionRow)+` AS "pos" FROM "flush"."stored" AS s SEMI JOIN "flush"."removed" AS r ON `+
+				sameKey(f.d.Keys, "s", "r"), engine.ExportSpec{Schema: positionSchema, OrderBy: []string{"file_path", "pos"}})
+		if err != nil {
+			return nil, err
+		}
+		if found.Rows == 0 {
+			continue
+		}
+		deletes, err := f.positions(ctx, path, byURI)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, deletes...)
 	}
-	return f.positions(ctx, path, byURI)
+	return out, nil
+}
+
+// lookupBytesMax bounds the data files of a lake elsewhere that one query looks
+// into, because they are brought here for it, all of them: it is the least cache
+// that there can be.
+const lookupBytesMax = 64 << 20
+
+// lookups parts files into groups that are looked into together.
+func (d *Iceberg) lookups(files []catalog.DataFile) (groups [][]catalog.DataFile) {
+	if len(files) == 0 {
+		return nil
+	}
+	if name, ok := d.Lake.Name(files[0].URI()); ok {
+		if _, local := d.Lake.LocalPath(name); local {
+			return [][]catalog.DataFile{files}
+		}
+	}
+	size := int64(0)
+	for _, x := range files {
+		if size += x.SizeBytes; len(groups) == 0 || size > lookupBytesMax {
+			groups, size = append(groups, nil), x.SizeBytes
+		}
+		last := len(groups) - 1
+		groups[last] = append(groups[last], x)
+	}
+	return groups
 }
 
 // positions parts the positions that were found by their files.
@@ -214,11 +249,11 @@ func (f *changeFlush) positions(ctx context.Context, path string, byURI map[stri
 	return out, nil
 }
 
-// candidates are the data files that may hold a removed key: the bounds of each
-// key column meet those of one file of removals.
-func (f *changeFlush) candidates(files []catalog.DataFile, keys record.Schema) []catalog.DataFile {
+// candidates are the data files that may hold one of the keys: the bounds of each
+// key column meet those of one file of keys.
+func candidates(files []catalog.DataFile, of []TailFile, keys record.Schema) []catalog.DataFile {
 	return slices.DeleteFunc(slices.Clone(files), func(x catalog.DataFile) bool {
-		return !slices.ContainsFunc(f.dl.Removals, func(r TailFile) bool { return mayShare(x.Columns, catalog.StatsOf(r.Meta).Columns, keys) })
+		return !slices.ContainsFunc(of, func(r TailFile) bool { return mayShare(x.Columns, catalog.StatsOf(r.Meta).Columns, keys) })
 	})
 }
 

@@ -181,6 +181,36 @@ func TestFlushFindsRows(t *testing.T) {
 	}
 }
 
+// farLake is a lake elsewhere.
+type farLake struct{ lake.Store }
+
+func (farLake) Name(string) (string, bool)      { return "n/t/f", true }
+func (farLake) LocalPath(string) (string, bool) { return "", false }
+
+// Files of a lake elsewhere are looked into as many at a time as fit into any
+// cache.
+func TestLookupsFitTheCache(t *testing.T) {
+	var files []catalog.DataFile
+	for _, mib := range []int64{40, 40, 20, 10, 100, 1, 63, 1} {
+		files = append(files, catalog.DataFile{SizeBytes: mib << 20})
+	}
+	var got []int
+	for _, g := range (&Iceberg{Lake: farLake{}}).lookups(files) {
+		got = append(got, len(g))
+	}
+	if fmt.Sprint(got) != "[1 2 1 1 2 1]" {
+		t.Error(got)
+	}
+	h := openLakehouse(t)
+	for range 2 {
+		h.put(`insert {"a":"x","b":1,"v":1}`)
+		h.flush()
+	}
+	if groups := (&Iceberg{Lake: h.store}).lookups(h.files()); len(groups) != 1 || len(groups[0]) != 2 {
+		t.Error(groups)
+	}
+}
+
 // What is committed between the look-up and the commit makes the flush look
 // again; an open outcome is decided by the table.
 func TestFlushLooksAgain(t *testing.T) {

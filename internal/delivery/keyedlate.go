@@ -198,15 +198,15 @@ func (d *Iceberg) Standing(ctx context.Context, keys TailFile, tail TailFrom) (o
 	}
 	name := engine.Name(d.Table)
 	table := engine.Relation{Schema: t.Schema, Keys: above.Keys, Removals: above.Removals}
-	for _, f := range files {
+	file := engine.Relation{Positions: true, Files: []engine.File{{Path: keys.Path, Rows: keys.Meta.Rows, SchemaID: keys.Meta.SchemaID}}}
+	for _, k := range d.Keys {
+		file.Schema.Fields = append(file.Schema.Fields, t.Schema.Fields[t.Schema.Index(k)])
+	}
+	for _, f := range candidates(files, []TailFile{keys}, file.Schema) {
 		table.Files = append(table.Files, engineFile(f))
 	}
 	for _, f := range above.Files {
 		table.Files = append(table.Files, engine.File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, Order: f.Order})
-	}
-	file := engine.Relation{Positions: true, Files: []engine.File{{Path: keys.Path, Rows: keys.Meta.Rows, SchemaID: keys.Meta.SchemaID}}}
-	for _, k := range d.Keys {
-		file.Schema.Fields = append(file.Schema.Fields, t.Schema.Fields[t.Schema.Index(k)])
 	}
 	both := engine.NewPin(map[engine.Name]engine.Relation{name: table, lateKeys: file})
 	defer both.Release()
