@@ -13,8 +13,8 @@ import (
 	"github.com/tapehouse/tapehouse/internal/wal"
 )
 
-// change is a new definition and what it takes to get there.
-type change struct {
+// redefinition is a new definition and what it takes to get there.
+type redefinition struct {
 	old, next *Config
 	end       []lane
 	fresh     []beginner // the lanes of next that old does not have
@@ -31,7 +31,7 @@ func (s *Stream) redefine(ctx context.Context, old, next *Config) error {
 	if s.closing {
 		return ErrClosed
 	}
-	c := &change{old: old, next: next}
+	c := &redefinition{old: old, next: next}
 	before, after := old.laneIDs(), next.laneIDs()
 	var add []laneID
 	for _, id := range after {
@@ -66,7 +66,7 @@ func (s *Stream) redefine(ctx context.Context, old, next *Config) error {
 }
 
 // open opens what is new and puts the change in force.
-func (s *Stream) open(ctx context.Context, c *change, add []laneID, cuts bool) error {
+func (s *Stream) open(ctx context.Context, c *redefinition, add []laneID, cuts bool) error {
 	if !cuts {
 		if err := s.store(ctx, c.next); err != nil {
 			return err
@@ -78,6 +78,9 @@ func (s *Stream) open(ctx context.Context, c *change, add []laneID, cuts bool) e
 	// Whoever drops a table looks first whether a stream feeds it.
 	s.m.mu.RLock()
 	defer s.m.mu.RUnlock()
+	if err := s.m.alone(*c.next); err != nil {
+		return err
+	}
 	for _, id := range add {
 		l, err := s.openLane(ctx, id, c.next.part(id.role), nil)
 		if c.next.CreateTables && id.role == "" && errors.Is(err, catalog.ErrNotFound) {
@@ -102,7 +105,7 @@ func (s *Stream) open(ctx context.Context, c *change, add []laneID, cuts bool) e
 }
 
 // cut draws the boundary of a change. Puts wait meanwhile.
-func (s *Stream) cut(ctx context.Context, c *change) error {
+func (s *Stream) cut(ctx context.Context, c *redefinition) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.refused != nil { // it is being deleted, for example
@@ -150,7 +153,7 @@ func (s *Stream) fill(ctx context.Context, to record.Offset) error {
 }
 
 // draw notes in the new definition what begins and ends at the boundary.
-func (s *Stream) draw(c *change, at record.Offset) {
+func (s *Stream) draw(c *redefinition, at record.Offset) {
 	p := &ChangeProgress{Boundary: at, StageEnds: c.old.staged() && !c.next.staged()}
 	if c.old.Progress != nil {
 		p.Former = c.old.Progress.Former
@@ -204,7 +207,7 @@ func (s *Stream) store(ctx context.Context, c *Config) error {
 
 // storeSurely stores a change's definition. An error means that it is not
 // stored, or that the stream takes no more records. REQUIRES: mu.
-func (s *Stream) storeSurely(ctx context.Context, c *change) error {
+func (s *Stream) storeSurely(ctx context.Context, c *redefinition) error {
 	err := s.store(ctx, c.next)
 	if err == nil {
 		return nil
@@ -228,7 +231,7 @@ func (s *Stream) storeSurely(ctx context.Context, c *change) error {
 }
 
 // enact puts a stored change in force. REQUIRES: mu.
-func (s *Stream) enact(c *change, at record.Offset) {
+func (s *Stream) enact(c *redefinition, at record.Offset) {
 	former := s.direct.Load()
 	s.following = slices.DeleteFunc(slices.Clone(s.following), func(l *objectLane) bool { return slices.Contains(c.end, lane(l)) })
 	lanes := make([]lane, 0, len(c.fresh)+1)

@@ -90,6 +90,9 @@ type Delivery struct {
 	Key      record.Key
 	From, To record.Offset
 	Parts    []TailFile // in offset order; none where every record was rejected
+	// Removals are files of keys: each takes away the rows with these keys that
+	// stand in the table, and in the parts of a lower Order.
+	Removals []TailFile
 }
 
 // Destination is where a stream's rows go.
@@ -205,6 +208,9 @@ type Config struct {
 	// Tables are those that records may be routed to; none stands for the one
 	// of Namespace and Table.
 	Tables []catalog.Name `json:"tables,omitempty"`
+	// Keys are the columns by which records update and delete rows, by the name
+	// of their table.
+	Keys map[string][]string `json:"keys,omitempty"`
 	// Objects makes objects the destination, instead of tables.
 	Objects *ObjectConfig `json:"objects,omitempty"`
 	// Failed is the error output of records that processing could not handle,
@@ -393,6 +399,9 @@ func (m *Manager) Create(ctx context.Context, cfg Config) (Config, error) {
 	}
 	cfg.Incarnation, cfg.CreatedAt, cfg.Version = id, m.o.Now().UTC(), 1
 	cfg.UpdatedAt = cfg.CreatedAt
+	if err := m.alone(cfg); err != nil {
+		return cfg, err
+	}
 	s, err := m.openStream(ctx, cfg, nil)
 	if err != nil {
 		return cfg, err

@@ -161,10 +161,14 @@ func (l *tableLane) deliver(p *plan) flushResult {
 	dl := Delivery{Key: l.key, From: p.From, To: p.To}
 	var rows, size int64
 	var faulty faults
-	for _, e := range l.tail.span(p.From, p.To) {
+	entries := l.tail.span(p.From, p.To)
+	for _, e := range entries {
 		dl.Parts = append(dl.Parts, e.files...)
 		rows, size = rows+e.rows, size+e.sizeBytes
 		faulty.add(e.faults)
+	}
+	if l.keys != nil {
+		dl.Parts, dl.Removals = ordered(entries)
 	}
 	first := !p.tried
 	p.tried = true

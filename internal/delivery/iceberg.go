@@ -13,6 +13,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/calendar"
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
+	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -28,6 +29,8 @@ type Iceberg struct {
 	Staging string // local directory for files in the making
 	Table   catalog.Name
 	Stream  record.StreamName
+	Keys    []string       // of a table whose records update and delete
+	Engine  *engine.Engine // finds their rows; required with Keys
 }
 
 // State implements Destination.
@@ -63,11 +66,14 @@ func (d *Iceberg) Deliver(ctx context.Context, dl Delivery) error {
 	if err != nil {
 		return err
 	}
+	if len(dl.Removals) > 0 {
+		return d.publish(ctx, t, dl)
+	}
 	commit := catalog.Commit{
 		Table:          d.Table,
 		Through:        record.Vector{dl.Key: dl.To},
 		RequireThrough: &record.Vector{dl.Key: dl.From},
-		Summary:        map[string]string{"tapehouse.stream": string(d.Stream), "tapehouse.offsets": fmt.Sprintf("%d-%d", dl.From, dl.To)},
+		Summary:        d.summary(dl),
 	}
 	// A file has one partition and one schema.
 	type kind struct {
@@ -97,24 +103,41 @@ func (d *Iceberg) Deliver(ctx context.Context, dl Delivery) error {
 // write makes one data file of the parts of one partition.
 func (d *Iceberg) write(ctx context.Context, t *catalog.Table, dl Delivery, value catalog.Partition, parts []TailFile) (catalog.NewFile, error) {
 	id := uuid.NewString()
-	name := t.DataDir() + "/"
-	if value.Has {
-		name += t.PartitionBy + "=" + calendar.TradeDate(value.Value).String() + "/"
-	}
-	name += fmt.Sprintf("%s-%012d-%012d-%s.parquet", d.Stream, dl.From, dl.To, id)
+	name := d.fileName(t, dl, value, id)
 	local := filepath.Join(d.Staging, "flush-"+id+".parquet")
 	meta, err := concatFiles(d.FS, local, parts)
 	if err != nil {
 		return catalog.NewFile{}, fmt.Errorf("assemble %s: %w", name, err)
 	}
-	if err := d.Lake.PutFile(ctx, name, local); err != nil {
-		return catalog.NewFile{}, fmt.Errorf("store data file: %w", err)
-	}
-	path, ok := d.Lake.LocalPath(name)
-	if !ok {
-		path = d.Lake.URI(name)
+	path, err := d.store(ctx, name, local)
+	if err != nil {
+		return catalog.NewFile{}, err
 	}
 	return catalog.NewFile{Path: path, Partition: value, Stats: catalog.StatsOf(meta)}, nil
+}
+
+func (d *Iceberg) summary(dl Delivery) map[string]string {
+	return map[string]string{"tapehouse.stream": string(d.Stream), "tapehouse.offsets": fmt.Sprintf("%d-%d", dl.From, dl.To)}
+}
+
+// fileName is a lake name that was never used before.
+func (d *Iceberg) fileName(t *catalog.Table, dl Delivery, value catalog.Partition, id string) string {
+	name := t.DataDir() + "/"
+	if value.Has {
+		name += t.PartitionBy + "=" + calendar.TradeDate(value.Value).String() + "/"
+	}
+	return name + fmt.Sprintf("%s-%012d-%012d-%s.parquet", d.Stream, dl.From, dl.To, id)
+}
+
+// store puts a local file into the lake, and says where it is there.
+func (d *Iceberg) store(ctx context.Context, name, local string) (string, error) {
+	if err := d.Lake.PutFile(ctx, name, local); err != nil {
+		return "", fmt.Errorf("store data file: %w", err)
+	}
+	if path, ok := d.Lake.LocalPath(name); ok {
+		return path, nil
+	}
+	return d.Lake.URI(name), nil
 }
 
 // concatFiles makes one new file of the row groups of parts, in order. It is

@@ -46,7 +46,8 @@ type tableLane struct {
 	dest    Destination
 
 	layouts  layouts
-	sequence bool // the table numbers its records
+	sequence bool     // the table numbers its records
+	keys     []string // the columns by which records update and delete; nil: they only append
 
 	mu          sync.Mutex // makes the queue's order the log's
 	queue       []pending
@@ -73,6 +74,7 @@ type tableLane struct {
 	builder *columnar.Builder
 	merger  *columnar.Builder // empty, kept for its memory; or nil
 	pumpState
+	stretch stretch // of a table with keys: what is not yet in an entry
 }
 
 var _ lane = (*tableLane)(nil)
@@ -96,6 +98,12 @@ func (m *Manager) openTable(ctx context.Context, s *Stream, key record.Key, tabl
 		s: s, m: m, key: key, table: table, ordinal: int(s.ordinals.Add(1)), dest: dest, sequence: !st.Sequence.IsZero(),
 		tail: tail{fs: m.o.FS, end: st.Through},
 		wake: make(chan struct{}, 1), requests: make(chan request), flushed: make(chan flushResult, 1), stop: make(chan struct{}),
+	}
+	if key.Shard == stagedShard { // otherwise every record is an insert
+		l.keys = cfg.Keys[table.String()]
+	}
+	if l.keys != nil {
+		l.layouts.keyed = newKeyLayouts(l.keys)
 	}
 	if err := l.layouts.adopt(m.o.Calendar, st); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", cfg.Name, err)

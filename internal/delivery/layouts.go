@@ -16,6 +16,8 @@ type layouts struct {
 
 	mu  sync.RWMutex
 	all map[uint32]*columnar.Layout // by fingerprint
+
+	keyed *keyLayouts // of a table with keys, else nil; guarded by mu
 }
 
 func (y *layouts) present() *columnar.Layout { return y.current.Load() }
@@ -37,6 +39,7 @@ func (y *layouts) adopt(c columnar.Calendar, st State) error {
 		if y.all[l.Fingerprint()] == nil {
 			y.all[l.Fingerprint()] = l
 		}
+		_ = y.pair(y.all[l.Fingerprint()], o) // likewise
 	}
 	l, err := columnar.Compile(st.Schema, o)
 	if err != nil {
@@ -44,6 +47,9 @@ func (y *layouts) adopt(c columnar.Calendar, st State) error {
 	}
 	if known := y.all[l.Fingerprint()]; known != nil {
 		l = known // with its memory
+	}
+	if err := y.pair(l, o); err != nil {
+		return err
 	}
 	y.all[l.Fingerprint()] = l
 	y.current.Store(l)

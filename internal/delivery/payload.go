@@ -188,6 +188,9 @@ type stagedSection struct {
 	Places   []int32 // the place in the frame of each of the payload's documents
 	Kind     uint8   // of Payload, as columnar has it
 	Payload  []byte
+	// Changes says what each document does, of a table with keys; nil: all are
+	// rows, in their order.
+	Changes []change
 }
 
 type staged struct {
@@ -218,11 +221,7 @@ func (s *staged) append(dst []byte, count int) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s.Sections)))
 	for i := range s.Sections {
 		c := &s.Sections[i]
-		flags := byte(0)
-		if c.Conflict {
-			flags = 1
-		}
-		dst = append(dst, flags)
+		dst = append(dst, c.flags())
 		dst = appendBytes(appendBytes(dst, c.Table.Namespace), c.Table.Table)
 		dst = binary.AppendUvarint(dst, uint64(len(c.Places)))
 		last := int32(0)
@@ -232,6 +231,7 @@ func (s *staged) append(dst []byte, count int) []byte {
 		}
 		dst = append(dst, c.Kind)
 		dst = appendBytes(dst, c.Payload)
+		dst = appendChanges(dst, c.Changes)
 	}
 	return dst
 }
@@ -275,7 +275,11 @@ func (r *payloadReader) entry(count int) stagedEntry {
 }
 
 func (r *payloadReader) section(count int) stagedSection {
-	c := stagedSection{Conflict: r.byte() == 1}
+	flags := r.byte()
+	if flags&^(sectionConflict|sectionChanges) != 0 {
+		r.fail("unknown flags %#x of a section", flags)
+	}
+	c := stagedSection{Conflict: flags&sectionConflict != 0}
 	c.Table = catalog.Name{Namespace: string(r.bytes()), Table: string(r.bytes())}
 	n := r.count(len(r.b))
 	c.Places = make([]int32, 0, min(n, columnar.MaxDocs))
@@ -288,6 +292,9 @@ func (r *payloadReader) section(count int) stagedSection {
 	}
 	c.Kind = r.byte()
 	c.Payload = r.bytes()
+	if flags&sectionChanges != 0 {
+		c.Changes = r.changes(len(c.Places))
+	}
 	return c
 }
 

@@ -186,9 +186,10 @@ func (p *Pipeline) place(r TransformResult) Outcome {
 			o.Keys[partitionKey(prefix.FromQuery, k)] = v
 		}
 	}
-	if operation != "" && operation != "insert" {
-		return Outcome{Kind: Failed, Code: codeOperation, Message: fmt.Sprintf("The operation %q is not supported: the stream's tables are appended to; send a correction as a record of its own.", operation)}
+	if _, ok := operations[operation]; !ok {
+		return Outcome{Kind: Failed, Code: codeOperation, Message: fmt.Sprintf("The operation %q is not known: want insert, update or delete.", operation)}
 	}
+	o.Operation = operation
 	return o
 }
 

@@ -74,7 +74,7 @@ func TestPipelineSteps(t *testing.T) {
 		"no envelope":     {Pipeline{Messages: true}, []byte(`{}`), `!CloudWatchLogProcessing.InvalidData: the record is no envelope of CloudWatch Logs: messageType is ""`},
 		"no message":      {Pipeline{Messages: true}, []byte(`{"messageType":"DATA_MESSAGE","logEvents":[{}]}`), "!CloudWatchLogProcessing.InvalidData: event 1"},
 		"cannot extract":  {Pipeline{Extract: func([]byte) (Extracted, error) { return Extracted{}, errors.New("no key") }}, []byte("x"), "!DynamicPartitioning.MetadataExtractionFailed: no key"},
-		"other operation": {Pipeline{Extract: func([]byte) (Extracted, error) { return Extracted{Operation: "delete"}, nil }}, []byte("x"), `!Iceberg.OperationNotSupported: The operation "delete"`},
+		"other operation": {Pipeline{Extract: func([]byte) (Extracted, error) { return Extracted{Operation: "merge"}, nil }}, []byte("x"), `!Iceberg.OperationNotSupported: The operation "merge"`},
 	} {
 		out, err := c.p.Process(t.Context(), []SourceRecord{{Data: c.data}})
 		if err != nil || len(out) != 1 {
@@ -116,7 +116,7 @@ func TestPipelineTransformsInBatches(t *testing.T) {
 	if len(out[0]) != 3 || string(out[0][2].Data) != "C" || out[0][2].Keys["partitionKeyFromLambda:id"] != ".2" || out[0][2].Keys["partitionKeyFromQuery:n"] != "1" || out[0][2].Table.Table != "t" {
 		t.Errorf("%+v", out[0])
 	}
-	if out[1][0].Kind != Dropped || out[2][0].Code != codeOperation || string(out[2][1].Data) != "D" {
+	if out[1][0].Kind != Dropped || out[2][0].Operation != "update" || string(out[2][1].Data) != "D" {
 		t.Errorf("%+v", out[1:])
 	}
 	if _, err := p.Process(t.Context(), []SourceRecord{{Data: []byte("stop")}}); err == nil {

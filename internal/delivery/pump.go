@@ -154,12 +154,16 @@ func (l *tableLane) eachBatch(d *decoders, f frame, fn func(b *columnar.Batch, c
 	return nil
 }
 
-func (l *tableLane) section(d *decoders, f frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
+func (l *tableLane) decodeSection(d *decoders, f frame, c *stagedSection) (*columnar.Batch, error) {
 	decoder, err := d.of(c.Payload)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	b, err := decoder.DecodePayload(c.Kind, c.Payload, len(c.Places), f.ArrivedAt)
+	return decoder.DecodePayload(c.Kind, c.Payload, len(c.Places), f.ArrivedAt)
+}
+
+func (l *tableLane) section(d *decoders, f frame, c *stagedSection, fn func(b *columnar.Batch, conflict bool) error) error {
+	b, err := l.decodeSection(d, f, c)
 	if err != nil {
 		return err
 	}
@@ -326,6 +330,7 @@ func (l *tableLane) stall(err error) {
 	l.m.metrics.failedFlush(l.s.name)
 	l.builder = l.builder.Layout().NewBuilder()
 	l.faults = faults{}
+	l.stretch.reset()
 	l.appended.Store(uint64(l.building))
 	l.stalledUntil = l.m.o.Now().Add(l.m.o.RetryWait)
 }
@@ -339,7 +344,7 @@ func (l *tableLane) step(d *decoders) error {
 		return err
 	}
 	now := l.m.o.Now()
-	if l.builder.Rows() >= columnar.MaxRowGroupRows || l.pending() && now.Sub(l.encodedAt) >= l.m.o.TailInterval {
+	if l.full() || l.pending() && now.Sub(l.encodedAt) >= l.m.o.TailInterval {
 		return l.encode(d)
 	}
 	return nil
@@ -409,7 +414,7 @@ func (l *tableLane) readLog(d *decoders, from, to record.Offset) error {
 		if err := l.takeFrame(d, f); err != nil {
 			return err
 		}
-		if l.builder.Rows() >= columnar.MaxRowGroupRows || l.faults.bytes >= l.m.o.ErrorObjectBytes {
+		if l.full() {
 			return l.encode(d)
 		}
 		return nil
@@ -434,6 +439,9 @@ func (l *tableLane) take(p pending) error {
 
 // takeFrame does the same with a frame of the log.
 func (l *tableLane) takeFrame(d *decoders, f frame) error {
+	if l.keys != nil {
+		return l.takeChanges(d, f)
+	}
 	e := f.effect(l.key)
 	if err := l.eachBatch(d, f, func(b *columnar.Batch, conflict bool) error {
 		return l.takeBatch(&e, b, conflict)
@@ -486,7 +494,13 @@ func (l *tableLane) encode(d *decoders) error {
 		return nil
 	}
 	to := record.Offset(l.appended.Load())
-	e, err := l.writeEntry(l.builder, l.building, to, 0)
+	var e *entry
+	var err error
+	if l.keys != nil {
+		e, err = l.encodeChanges(to)
+	} else {
+		e, err = l.writeEntry(l.builder, l.building, to, 0)
+	}
 	if err != nil {
 		return err
 	}
@@ -500,7 +514,9 @@ func (l *tableLane) encode(d *decoders) error {
 	if err := l.mergeSmall(d); err != nil {
 		return err
 	}
-	l.joinLarge()
+	if l.keys == nil {
+		l.joinLarge()
+	}
 	return nil
 }
 
@@ -629,6 +645,16 @@ func (l *tableLane) merge(old []*entry, d *decoders) error {
 		b = old[0].layout.NewBuilder()
 	}
 	l.merger = nil // unless it comes out empty
+	if l.keys != nil {
+		e, err := l.foldAgain(b, old, d)
+		if err != nil {
+			return err
+		}
+		l.merger = b
+		e.faults = faulty
+		l.tail.replace(old, e)
+		return nil
+	}
 	err := l.m.read(context.Background(), l.key, first, func(f frame) error {
 		if f.First >= next {
 			return errStop
@@ -716,12 +742,17 @@ func (l *tableLane) due() *plan {
 	}
 	if !wanted {
 		cfg := l.s.Config() // the hints may change while the stream runs
-		_, _, size, _ := l.tail.stats()
+		entries, _, size, _ := l.tail.stats()
 		size += l.tail.faults(through, end).bytes
+		crowded := l.keys != nil && entries >= changeEntriesMax
 		old := !l.firstAt.IsZero() && now.Sub(l.firstAt) >= cfg.Interval
 		// One commit a second is what a table takes with ease; more would only
 		// make the files smaller.
-		if now.Sub(l.lastFlush) < time.Second || !old && size < cfg.SizeBytes {
+		spacing := time.Second
+		if l.keys != nil {
+			spacing = changesFlushSpacing
+		}
+		if now.Sub(l.lastFlush) < spacing || !old && !crowded && size < cfg.SizeBytes {
 			return nil
 		}
 	}

@@ -36,6 +36,9 @@ type Outcome struct {
 	// Table is where the row belongs, of a stream into tables; the zero Name is
 	// the stream's own.
 	Table catalog.Name
+	// Operation is what the record does to a table: insert, update or delete; "":
+	// insert.
+	Operation string
 	// Code and Message say why processing failed.
 	Code, Message string
 }
@@ -111,6 +114,8 @@ type stage struct {
 	done     sync.WaitGroup
 	stopOnce sync.Once
 	decoders map[*tableLane]*decoders
+	latest   map[session]numbered // what sources have brought, for tables with keys
+	lookups  int                  // of rows, so far
 }
 
 func newStage(s *Stream, def *stageDef) *stage {
@@ -419,6 +424,13 @@ type routed struct {
 	lane   *tableLane
 	docs   [][]byte
 	places []int32
+	ops    []operation
+
+	// Of a part with changes of a table with keys:
+	layout  *columnar.Layout // of its documents; nil: the table's present one
+	changes []change
+	written written // by the frame, so far
+	keyless int     // documents that were taken out, because they lack a part of their key
 }
 
 // codeTooLarge is the code of a record of which processing makes more than a
@@ -465,7 +477,7 @@ func (g *stage) emitFrame(ctx context.Context, f frame, outcomes [][]Outcome) er
 				st.Entries = append(st.Entries, stagedEntry{Place: place, Kind: stagedDocument, Data: o.Data, Keys: o.Keys})
 			default:
 				t := g.route(&tables, o.Table)
-				t.docs, t.places = append(t.docs, o.Data), append(t.places, int32(place))
+				t.docs, t.places, t.ops = append(t.docs, o.Data), append(t.places, int32(place)), append(t.ops, operations[o.Operation])
 				size += int64(len(o.Data))
 			}
 		}
@@ -496,13 +508,18 @@ func (g *stage) emitFrame(ctx context.Context, f frame, outcomes [][]Outcome) er
 				return err
 			}
 		}
-		res, err := g.rows(&st, &effect, f, t)
-		if err != nil {
-			release()
-			return err
-		}
-		if res != nil {
-			reserved = append(reserved, res)
+		parts, refused := g.changes(&st, t)
+		failed += refused
+		for _, part := range parts {
+			res, err := g.rows(ctx, &st, &effect, f, part)
+			if err != nil {
+				release()
+				return err
+			}
+			if res != nil {
+				reserved = append(reserved, res)
+			}
+			failed += part.keyless
 		}
 	}
 	kind, payload := payloadStaged, []byte(nil)
@@ -605,10 +622,13 @@ func (g *stage) evolve(ctx context.Context, t *routed) error {
 
 // rows decodes one table's documents, asks the ledger about them, and adds
 // their sections and effects. Duplicates vanish: they are here already.
-func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *ledger.Reservation, err error) {
-	d := g.decoder(t.lane).present()
-	b := d.DecodeDocs(t.docs, f.ArrivedAt)
+func (g *stage) rows(ctx context.Context, st *staged, e *ledger.Effect, f frame, t *routed) (res *ledger.Reservation, err error) {
+	d := g.decoder(t.lane).by(t.layoutOf())
+	b := g.keyed(st, t, d, d.DecodeDocs(t.docs, f.ArrivedAt), f.ArrivedAt)
 	defer b.Release()
+	if b.Docs() == 0 {
+		return nil, nil
+	}
 	if t.lane.sequence && b.Rows > 0 {
 		if res, err = g.m.o.Ledger.Reserve(runsOf(b), b.Hash); err != nil {
 			return nil, err
@@ -628,19 +648,13 @@ func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *led
 			drop[b.Doc[r]] = true
 		}
 		b.Drop(gone)
-		kept := t.places[:0:0]
-		for i, p := range t.places {
-			if !drop[int32(i)] {
-				kept = append(kept, p)
-			}
-		}
-		t.places = kept
+		t.keep(func(i int) bool { return !drop[int32(i)] })
 		if b.Docs() == 0 {
 			return res, nil
 		}
 		// Documents are numbered anew without the dropped ones, as a reader of
 		// the payload will number them.
-		again, err := g.reread(d, b, len(kept), f.ArrivedAt)
+		again, err := g.reread(d, b, len(t.places), f.ArrivedAt)
 		if err != nil {
 			res.Release()
 			return nil, err
@@ -648,7 +662,15 @@ func (g *stage) rows(st *staged, e *ledger.Effect, f frame, t *routed) (res *led
 		defer again.Release()
 		b = again
 	}
-	g.section(st, e, f, t.lane, b, t.places, false)
+	if t.lane.sequence && t.changes != nil {
+		if err := g.supersede(ctx, t, b, t.written); err != nil {
+			if res != nil {
+				res.Release()
+			}
+			return nil, err
+		}
+	}
+	g.section(st, e, f, t, b, false)
 	return res, nil
 }
 
@@ -662,12 +684,12 @@ func (g *stage) conflicts(st *staged, e *ledger.Effect, f frame, c *routed, d *c
 	b := d.DecodeDocs(c.docs, f.ArrivedAt)
 	defer b.Release()
 	b.Exact = false // logged as they came: the error output shows them so
-	g.section(st, e, f, c.lane, b, c.places, true)
+	g.section(st, e, f, c, b, true)
 }
 
-func (g *stage) section(st *staged, e *ledger.Effect, f frame, l *tableLane, b *columnar.Batch, places []int32, conflict bool) {
+func (g *stage) section(st *staged, e *ledger.Effect, f frame, t *routed, b *columnar.Batch, conflict bool) {
 	kind, payload := b.AppendPayload(nil)
-	st.Sections = append(st.Sections, stagedSection{Table: l.table, Conflict: conflict, Places: places, Kind: kind, Payload: payload})
-	b.SetPlaces(g.in, f.First, places)
-	l.addEffect(e, b, conflict)
+	st.Sections = append(st.Sections, stagedSection{Table: t.lane.table, Conflict: conflict, Places: t.places, Kind: kind, Payload: payload, Changes: t.changes})
+	b.SetPlaces(g.in, f.First, t.places)
+	t.lane.addEffect(e, b, conflict)
 }

@@ -457,6 +457,8 @@ func FuzzStagedPayload(f *testing.F) {
 	s := staged{Entries: []stagedEntry{{Place: 0, Kind: stagedDocument, Data: []byte("x"), Keys: map[string]string{"a": "b"}}, {Place: 1, Kind: stagedFailed, Code: "c", Message: "m"}, {Place: 1, Kind: stagedDropped}},
 		Sections: []stagedSection{{Table: catalog.Name{Namespace: "n", Table: "t"}, Conflict: true, Places: []int32{0, 2, 2}, Kind: 1, Payload: []byte("p")}}}
 	f.Add(s.append(nil, 3), 3)
+	s.Sections = append(s.Sections, stagedSection{Table: catalog.Name{Namespace: "n", Table: "k"}, Places: []int32{0, 0, 2}, Kind: 2, Payload: []byte("q"), Changes: []change{{0, opDelete}, {2, opNothing}, {300, opUpdate}}})
+	f.Add(s.append(nil, 3), 3)
 	f.Add([]byte{1, 0}, 0)
 	f.Fuzz(func(t *testing.T, b []byte, count int) {
 		if count < 0 || count > 1000 {

@@ -166,14 +166,9 @@ func (s *Stream) addTable(ctx context.Context, key record.Key, name catalog.Name
 			return nil, &noTableError{fmt.Errorf("the stream feeds %d tables already, and the record is for another: %s", tablesMax, name)}
 		}
 		cfg.Tables = append(slices.Clone(cfg.Tables), name)
-		body, err := json.Marshal(cfg)
-		if err != nil {
-			return nil, fmt.Errorf("encode stream %s: %w", s.name, err)
+		if err := s.enlist(ctx, &cfg); err != nil {
+			return nil, err
 		}
-		if err := s.m.o.Documents.Put(ctx, kindStream, string(s.name), body); err != nil {
-			return nil, fmt.Errorf("store stream %s: %w", s.name, err)
-		}
-		s.cfg.Store(&cfg)
 	}
 	if err := s.m.o.CreateTable(ctx, cfg, name, fields); err != nil {
 		return nil, err
@@ -190,6 +185,25 @@ func (s *Stream) addTable(ctx context.Context, key record.Key, name catalog.Name
 	s.addLanes(l)
 	s.m.o.Logger.Info("table created for a stream", "stream", s.name, "table", name.String(), "columns", len(fields))
 	return l, nil
+}
+
+// enlist stores a definition with one more table. While it is judged whether the
+// table is free, no other stream can come to feed it.
+func (s *Stream) enlist(ctx context.Context, cfg *Config) error {
+	s.m.mu.RLock()
+	defer s.m.mu.RUnlock()
+	if err := s.m.alone(*cfg); err != nil {
+		return &noTableError{err}
+	}
+	body, err := json.Marshal(cfg)
+	if err != nil {
+		return fmt.Errorf("encode stream %s: %w", s.name, err)
+	}
+	if err := s.m.o.Documents.Put(ctx, kindStream, string(s.name), body); err != nil {
+		return fmt.Errorf("store stream %s: %w", s.name, err)
+	}
+	s.cfg.Store(cfg)
+	return nil
 }
 
 // The roles of object lanes: the destination itself, the error output of a

@@ -18,6 +18,9 @@ type TailFile struct {
 	Path      string
 	Partition catalog.Partition
 	Meta      columnar.FileMeta
+	// Order is the place of the file's entry among those that it was taken with,
+	// from 1, where the table has keys; else 0.
+	Order int
 }
 
 // entry is an immutable stretch [first, next) of the log as files. Its files
@@ -25,7 +28,8 @@ type TailFile struct {
 type entry struct {
 	first, next record.Offset
 	files       []TailFile
-	rows        int64
+	removals    *TailFile // the keys whose earlier rows are gone; nil: none
+	rows        int64     // changes, of a table with keys
 	sizeBytes   int64
 	tier        int // how many merges made it
 	layout      *columnar.Layout
@@ -189,6 +193,9 @@ func (t *tail) remove(entries []*entry) {
 		for _, f := range e.files {
 			_ = t.fs.Remove(f.Path)
 		}
+		if e.removals != nil {
+			_ = t.fs.Remove(e.removals.Path)
+		}
 	}
 }
 
@@ -240,6 +247,10 @@ func (m *Manager) Tail(ctx context.Context, n engine.Name, through record.Vector
 		}
 		pins = append(pins, held{&l.tail, entries})
 		out.Through[l.key] = visible
+		if l.keys != nil {
+			l.addChanges(&out, entries)
+			continue
+		}
 		for _, e := range entries {
 			for i := range e.files {
 				f := &e.files[i]

@@ -35,6 +35,7 @@ type TraceDestination struct {
 	Message   string
 	Delivered bool // the destination has it; else it waits in the log (and, for a table's row, is visible to SQL)
 	Visible   bool // to SQL
+	Keyed     bool // a later record may update or delete the row
 	// Objects are names in which it may stand, of Total, where they are known.
 	Objects     []string
 	ObjectTotal int64
@@ -53,6 +54,8 @@ const (
 	TraceFailed   TraceOutcome = "failed"
 	TraceObject   TraceOutcome = "object"
 	TraceWaiting  TraceOutcome = "waiting" // for processing
+	TraceDelete   TraceOutcome = "delete"  // it takes rows away, by its key
+	TraceLate     TraceOutcome = "late"    // an update or delete that a later one of its source had overtaken
 	TraceNothing  TraceOutcome = "nothing" // the destination has no part of it: it is another's, or a duplicate
 )
 
@@ -98,7 +101,7 @@ func (s *Stream) trace(ctx context.Context, id record.ID) (*Trace, error) {
 		}
 		switch l := l.(type) {
 		case *tableLane:
-			d.Table, d.Role = l.table, "table"
+			d.Table, d.Role, d.Keyed = l.table, "table", l.keys != nil
 			_, _, _, end := l.tail.stats()
 			d.Visible = (d.Outcome == TraceRow || d.Outcome == TraceUnknown) && (d.Delivered || id.Offset < end)
 		case *objectLane:
@@ -171,7 +174,7 @@ func (s *Stream) traceFrame(ctx context.Context, l lane, at record.Offset, d *Tr
 }
 
 func (l *tableLane) traceBatches(f frame, at record.Offset, d *TraceDestination) error {
-	return l.eachBatch(l.newDecoders(), f, func(b *columnar.Batch, conflict bool) error {
+	err := l.eachBatch(l.newDecoders(), f, func(b *columnar.Batch, conflict bool) error {
 		for row := range b.Rows {
 			if b.Offset(row) != at {
 				continue
@@ -189,6 +192,10 @@ func (l *tableLane) traceBatches(f frame, at record.Offset, d *TraceDestination)
 		}
 		return nil
 	})
+	if err == nil && l.keys != nil && d.Outcome == TraceRow {
+		err = l.traceChange(f, at, d)
+	}
+	return err
 }
 
 // traceObjects finds the objects of the plan that had the offset, as far as the

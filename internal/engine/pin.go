@@ -44,9 +44,13 @@ type TailSource interface {
 
 // Tail is part of a pin until Release is called, once; nil needs no release.
 type Tail struct {
-	Files   []TailFile
-	Through record.Vector // visible with Files
-	Release func()
+	Files []TailFile
+	// Keys and Removals are Relation's, of a table whose records update and
+	// delete.
+	Keys     []string
+	Removals []Removal
+	Through  record.Vector // visible with Files
+	Release  func()
 }
 
 // TailFile is one small local Parquet file with the table's field ids.
@@ -55,6 +59,7 @@ type TailFile struct {
 	SchemaID int
 	Rows     int64
 	Ranges   Ranges // nil: nothing is known of the columns
+	Order    int    // File's
 }
 
 // tailAttempts bounds how often a pin is retried when commits overtake it. A
@@ -178,7 +183,8 @@ func (e *Engine) pinOnce(ctx context.Context, names []Name, at map[Name]At, fres
 // newer reports whether the tail was written under a later schema than the one
 // that the table was loaded with: it may hold what that one does not.
 func newer(tail Tail, schema int) bool {
-	return slices.ContainsFunc(tail.Files, func(f TailFile) bool { return f.SchemaID > schema })
+	return slices.ContainsFunc(tail.Files, func(f TailFile) bool { return f.SchemaID > schema }) ||
+		slices.ContainsFunc(tail.Removals, func(r Removal) bool { return r.SchemaID > schema })
 }
 
 func (t *pinned) addTail(tail Tail) {
@@ -188,13 +194,19 @@ func (t *pinned) addTail(tail Tail) {
 			t.visible[k] = o
 		}
 	}
+	t.relation.Keys, t.relation.Removals = tail.Keys, tail.Removals
+	for _, r := range tail.Removals {
+		if t.version != "" {
+			t.version += "\x00" + r.Path
+		}
+	}
 	if len(tail.Files) == 0 {
 		return
 	}
 	files := make([]File, 0, len(t.relation.Files)+len(tail.Files))
 	files = append(files, t.relation.Files...)
 	for _, f := range tail.Files {
-		files = append(files, File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, Ranges: f.Ranges})
+		files = append(files, File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, Ranges: f.Ranges, Order: f.Order})
 		if t.version != "" {
 			t.version += "\x00" + f.Path
 		}

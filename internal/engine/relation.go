@@ -43,6 +43,18 @@ type File struct {
 	Deletes []string
 	URI     string
 	Ranges  Ranges // nil: nothing is known of the columns
+	// Order is the file's place among those that Removals come between: a removal
+	// takes rows away from files of a lower one. Data files have 0.
+	Order int
+}
+
+// Removal is a local Parquet file of keys, none of them null: rows with one of
+// them are gone from the files before it.
+type Removal struct {
+	Path     string
+	Order    int // from 1
+	SchemaID int
+	Rows     int64
 }
 
 // Relation is what a table reference stands for: a schema over files. Columns
@@ -61,6 +73,12 @@ type Relation struct {
 	// none. Conditions on it choose the files that a statement brings here.
 	PartitionBy string
 	Files       []File
+	// Keys are the columns of Removals.
+	Keys     []string
+	Removals []Removal
+	// Positions adds the columns PositionFile and PositionRow, by which position
+	// deletes call a row. Not together with Removals.
+	Positions bool
 }
 
 // columnType is the DuckDB type of field i.
@@ -77,6 +95,9 @@ func (r *Relation) paths() []string {
 	for i := range r.Files {
 		out = append(out, r.Files[i].Path)
 		out = append(out, r.Files[i].Deletes...)
+	}
+	for i := range r.Removals {
+		out = append(out, r.Removals[i].Path)
 	}
 	return out
 }
@@ -120,7 +141,13 @@ func (r *Relation) identity() string {
 	for i := range r.Files {
 		hashLine(h, r.Files[i].Path, r.Files[i].URI)
 		hashLine(h, r.Files[i].Deletes...)
+		hashLine(h, strconv.Itoa(r.Files[i].Order))
 	}
+	for i := range r.Removals {
+		hashLine(h, r.Removals[i].Path, strconv.Itoa(r.Removals[i].Order))
+	}
+	hashLine(h, r.Keys...)
+	hashLine(h, strconv.FormatBool(r.Positions))
 	return hex.EncodeToString(h.Sum(nil)[:12])
 }
 
@@ -161,6 +188,12 @@ func (r *Relation) viewSQL() (string, error) {
 		if r.columnType(i) == "" {
 			return "", &Error{Kind: Unsupported, Message: "column " + strconv.Quote(f.Name) + " has the type " + f.Type.String() + ", which has no DuckDB type"}
 		}
+	}
+	if len(r.Removals) > 0 && len(r.Files) > 0 {
+		return r.removedSQL()
+	}
+	if r.Positions && len(r.Files) > 0 {
+		return r.positionsSQL(), nil
 	}
 	if len(r.Files) == 0 {
 		var b strings.Builder

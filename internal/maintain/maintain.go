@@ -79,10 +79,11 @@ type RoundResult struct {
 	Files     int // that nothing referred to any longer
 	Orphans   int // that were never committed
 	Pinned    int // files that were due and are in use
+	Rewritten int // groups of data files, without the rows that were deleted from them
 }
 
-// Round expires the old snapshots of every table and removes garbage and
-// orphans, once. An error about one table does not keep the others back.
+// Round rewrites files of which many rows are deleted, expires the old snapshots
+// of every table and removes garbage and orphans, once. An error about one table does not keep the others back.
 func (m *Maintainer) Round(ctx context.Context) (r RoundResult, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -102,6 +103,11 @@ func (m *Maintainer) Round(ctx context.Context) (r RoundResult, err error) {
 	for _, n := range names {
 		if err := ctx.Err(); err != nil {
 			return r, err
+		}
+		rewritten, err := m.ApplyDeletes(ctx, n)
+		r.Rewritten += rewritten
+		if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+			errs = append(errs, err)
 		}
 		e, err := m.o.Catalog.Expire(ctx, n, catalog.ExpirePolicy{
 			RetainLast: m.o.SnapshotsMin, MinAge: m.o.SnapshotAge, KeepDeltaFrom: needs[n],
@@ -125,8 +131,8 @@ func (m *Maintainer) Round(ctx context.Context) (r RoundResult, err error) {
 	r.Files += s.Deleted
 	r.Pinned += s.Pinned
 	err = errors.Join(append(errs, err)...)
-	if r.Snapshots+r.Files+r.Orphans > 0 {
-		m.o.Logger.Info("maintenance", "snapshots_expired", r.Snapshots, "files_removed", r.Files, "orphans_removed", r.Orphans, "files_pinned", r.Pinned, "took", m.o.Now().Sub(start))
+	if r.Snapshots+r.Files+r.Orphans+r.Rewritten > 0 {
+		m.o.Logger.Info("maintenance", "groups_rewritten", r.Rewritten, "snapshots_expired", r.Snapshots, "files_removed", r.Files, "orphans_removed", r.Orphans, "files_pinned", r.Pinned, "took", m.o.Now().Sub(start))
 	}
 	return r, err
 }

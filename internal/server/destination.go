@@ -117,7 +117,8 @@ func bucketOf(arn *string) string {
 
 // table is delivery's destination of that kind.
 func (d *destinations) table(c delivery.Config, t catalog.Name) (delivery.Destination, error) {
-	return &delivery.Iceberg{Catalog: d.s.catalog, Lake: d.s.lake, FS: fsys.OS, Staging: d.s.dir("staging"), Table: t, Stream: c.Name}, nil
+	return &delivery.Iceberg{Catalog: d.s.catalog, Lake: d.s.lake, FS: fsys.OS, Staging: d.s.dir("staging"), Table: t, Stream: c.Name,
+		Keys: c.Keys[t.String()], Engine: d.s.engine}, nil
 }
 
 // createTable makes a table of a stream's records, which name its columns.
@@ -378,7 +379,9 @@ func (d *destinations) icebergConfig(ctx context.Context, cfg *delivery.Config, 
 	}
 	for _, t := range c.Tables {
 		if len(t.UniqueKeys) > 0 {
-			return refuse("DestinationTableConfigurationList.UniqueKeys is not supported by this version: records are appended, never updated or deleted.")
+			if err := d.uniqueKeys(ctx, cfg, t); err != nil {
+				return err
+			}
 		}
 		if cfg.CreateTables && t.PartitionSpec != nil && len(t.PartitionSpec.Identity) > 0 {
 			return refuse("DestinationTableConfigurationList.PartitionSpec is not supported with TableCreationConfiguration: create the partitioned table by SQL before the delivery stream.")
@@ -404,6 +407,50 @@ func (d *destinations) icebergConfig(ctx context.Context, cfg *delivery.Config, 
 	cfg.ErrorBucket, cfg.ErrorPrefix = failed.Bucket, *failed.ErrorPrefix
 	cfg.Failed, err = d.part(ctx, cfg.Name, c.BufferingHints, failed)
 	return err
+}
+
+// uniqueKeys takes a table's keys into the definition, if records can have them.
+func (d *destinations) uniqueKeys(ctx context.Context, cfg *delivery.Config, c firehose.DestinationTable) error {
+	name := catalog.Name{Namespace: c.Database, Table: c.Table}
+	refuse := func(format string, args ...any) error {
+		return &firehose.Refusal{Kind: firehose.ErrInvalid, Message: "UniqueKeys of the table " + name.String() + ": " + fmt.Sprintf(format, args...)}
+	}
+	t, err := d.s.catalog.Load(ctx, name)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return refuse("the table must exist before the delivery stream is created.")
+	}
+	if err != nil {
+		return err
+	}
+	for _, k := range c.UniqueKeys {
+		i := t.Schema.Index(k)
+		switch {
+		case i < 0:
+			return refuse("the column %s does not exist; the columns are %s.", k, columnNames(t))
+		case t.Schema.Fields[i].Derive != record.FromJSON && t.Schema.Fields[i].Derive != record.TradeDate:
+			return refuse("the column %s is not in the records: it is derived by %s.", k, t.Schema.Fields[i].Derive)
+		case t.Schema.Fields[i].Type.Kind == record.Double:
+			return refuse("the column %s is a double, whose values are not exact: use a decimal.", k)
+		}
+	}
+	for _, column := range t.Columns {
+		if lower := strings.ToLower(column.Name); lower == "filename" || lower == "file_row_number" {
+			return refuse("a table with a column %s cannot be updated: name it otherwise.", column.Name)
+		}
+	}
+	if cfg.Keys == nil {
+		cfg.Keys = map[string][]string{}
+	}
+	cfg.Keys[name.String()] = c.UniqueKeys
+	return nil
+}
+
+func columnNames(t *catalog.Table) string {
+	names := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		names[i] = c.Name
+	}
+	return strings.Join(names, ", ")
 }
 
 func setText(dst, src *string) {

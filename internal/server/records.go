@@ -94,6 +94,10 @@ func (s closeBackend) place(ctx context.Context, t *delivery.Trace, d *delivery.
 				p.Objects, err = s.errorObject(ctx, t)
 			}
 		}
+	case d.Outcome == delivery.TraceDelete:
+		p.State = "a delete: rows with its key that came before are gone"
+	case d.Outcome == delivery.TraceLate:
+		p.State = "overtaken: the row with its key carried a later number of the same source, so it changed nothing"
 	case d.Role != "table" && d.Delivered:
 		p.State = "delivered"
 	case d.Role != "table":
@@ -106,6 +110,8 @@ func (s closeBackend) place(ctx context.Context, t *delivery.Trace, d *delivery.
 		p.File, p.Snapshot, err = s.dataFile(ctx, t, d)
 		if p.File != "" {
 			p.State = "a row of the table"
+		} else if d.Keyed && d.Outcome == delivery.TraceRow {
+			p.State = "was made a row of the table, which a later record of its key may have updated or deleted"
 		}
 	case d.Visible:
 		p.State = "visible to SQL; the next commit brings it into the table"

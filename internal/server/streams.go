@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,6 +74,9 @@ func (s streams) changeable(old, next *delivery.Config) error {
 	}
 	if (old.Objects == nil) != (next.Objects == nil) {
 		return refuse("The destination's type cannot be changed: create another delivery stream.")
+	}
+	if old.Objects == nil && !maps.EqualFunc(old.Keys, next.Keys, slices.Equal) {
+		return refuse("UniqueKeys cannot be changed, and a table that has them neither added nor taken away: what the stream holds was folded by them. Create another delivery stream, once this one is deleted.")
 	}
 	for _, st := range s.d.s.pack.Streams {
 		if st.Name == old.Name && (len(next.Tables) != 1 || next.Tables[0] != catalog.Name{Namespace: old.Namespace, Table: st.Table}) {

@@ -63,7 +63,9 @@ func TestStreamChanges(t *testing.T) {
 	refusal(t, "another table", update("2", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "equities", "DestinationTableName": "markers"}}}),
 		"InvalidArgumentException", "The stream feeds the table equities.executions of the pack equities, whose close counts on it")
 	refusal(t, "keys", update("2", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "equities", "DestinationTableName": "executions", "UniqueKeys": []string{"a"}}}}),
-		"InvalidArgumentException", "UniqueKeys is not supported by this version")
+		"InvalidArgumentException", "UniqueKeys of the table equities.executions: the column a does not exist")
+	refusal(t, "other keys", update("2", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "equities", "DestinationTableName": "executions", "UniqueKeys": []string{"match_number", "leg"}}}}),
+		"InvalidArgumentException", "UniqueKeys cannot be changed")
 	refusal(t, "another destination", call("UpdateDestination", jsonObject{"CurrentDeliveryStreamVersionId": "2", "DestinationId": "destinationId-000000000001",
 		"ExtendedS3DestinationUpdate": jsonObject{"RoleARN": "arn:aws:iam::000000000000:role/r", "BucketARN": "arn:aws:s3:::bucket"}}, nil), "InvalidArgumentException", "destination")
 

@@ -162,6 +162,9 @@ func (m *Manager) sincePinned(ctx context.Context, t *catalog.Table, from tableS
 	if err != nil || c.other != "" {
 		return c, err
 	}
+	if len(relation.Removals) > 0 {
+		return change{other: "rows of " + t.Name.String() + " are updated or deleted in its tail"}, nil
+	}
 	live := map[string]int{} // path → deletes
 	if to != 0 {
 		files, err := m.o.Catalog.Files(ctx, t, catalog.At{SnapshotID: to})

@@ -51,7 +51,15 @@ func (s *Session) insertTarget(ctx context.Context, schema, name string, columns
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(t.Through()) > 0 || !t.Sequence.IsZero() {
+	fed := len(t.Through()) > 0 || !t.Sequence.IsZero()
+	if !fed && s.w.o.Unfed != nil { // a stream that has delivered nothing yet feeds it as well
+		stream, err := s.w.o.Unfed(t.Name, func() error { return nil })
+		if err != nil {
+			return nil, nil, err
+		}
+		fed = stream != ""
+	}
+	if fed {
 		return nil, nil, errorf(codeWrongObjectType, "table %s is fed by a delivery stream", t.Name).
 			hint("put records through the Firehose API, so that they are numbered and proven; or insert into a table of your own")
 	}
