@@ -27,8 +27,8 @@ func manyFiles(b *testing.B, e *Engine, dir string, n int) Relation {
 }
 
 // BenchmarkBind measures, for 10, 100 and 1000 files: new = everything before
-// DuckDB plans, of a known statement over a new state (the view is made and
-// put into the kept tree); plan = Describe
+// DuckDB plans, of a known statement over a new state (the files, or a view that
+// is made for them, are put into the kept text); plan = Describe
 // of a state and statement that are known; query = a count with a filter.
 func BenchmarkBind(b *testing.B) {
 	for _, n := range []int{10, 100, 1000} {

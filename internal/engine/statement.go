@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,17 +15,45 @@ type boundStatement struct {
 }
 
 // template is a statement that was checked and rewritten, as it is for any
-// state of its tables: only the views in it change from state to state.
+// state of its tables: its text, with a table behind each part but the last.
 type template struct {
-	tree     []byte          // JSON
-	views    map[string]Name // by the names that tree has
-	inferred map[int]Type
+	parts    []string
+	tables   []Name
+	inferred map[int]Type // of parameters, from their casts
+}
+
+// newTemplate cuts text, which names views in so many places. nil: it has the
+// names in other places as well.
+func newTemplate(text string, views map[string]Name, places int, inferred map[int]Type) *template {
+	t := &template{inferred: inferred}
+	const prefix = "memory." + pinSchema + "."
+	for rest := text; ; {
+		at := strings.Index(rest, prefix)
+		if at < 0 {
+			t.parts = append(t.parts, rest)
+			break
+		}
+		end := at + len(prefix)
+		for end < len(rest) && (rest[end] == '_' || rest[end] >= '0' && rest[end] <= '9' || rest[end] >= 'a' && rest[end] <= 'z') {
+			end++
+		}
+		n, ok := views[rest[at+len(prefix):end]]
+		if !ok {
+			return nil
+		}
+		t.parts, t.tables = append(t.parts, rest[:at]), append(t.tables, n)
+		rest = rest[end:]
+	}
+	if len(t.tables) != places {
+		return nil
+	}
+	return t
 }
 
 // What is kept of a statement is bounded by its size, too.
 const (
 	cachedStatementMax = 16 << 10 // bytes of text
-	cachedTreeMax      = 64 << 10 // bytes of JSON
+	cachedTextMax      = 64 << 10 // bytes of what it was rewritten to
 )
 
 // bindStatement checks q and gives the text that DuckDB is to run. The text is
@@ -43,64 +69,62 @@ func (e *Engine) bindStatement(ctx context.Context, c *conn, q Query, temps map[
 	}
 	if b, ok := e.statements.Get(states); ok {
 		for _, n := range b.used {
-			v, err := q.Pin.bind(e, n)
-			if err == nil {
-				err = e.relations.make(ctx, v, c)
-			}
-			if err != nil {
+			if _, err := e.source(ctx, c, q.Pin, n); err != nil {
 				return nil, err
 			}
 		}
 		return b, nil
 	}
-	t, ok := e.templates.Get(columns)
-	var b *boundStatement
-	if ok {
-		b, err = e.fromTemplate(ctx, c, q, t)
-	} else {
-		b, t, err = e.rewrite(ctx, c, q, temps, trusted)
+	if t, ok := e.templates.Get(columns); ok {
+		b, err := e.fromTemplate(ctx, c, q, t)
+		if err == nil && len(q.SQL) <= cachedStatementMax {
+			e.statements.Add(states, b)
+		}
+		return b, err
 	}
+	b, t, err := e.rewrite(ctx, c, q, temps, trusted)
 	if err != nil {
 		return nil, err
 	}
 	if len(q.SQL) <= cachedStatementMax {
 		e.statements.Add(states, b)
-		if !ok && len(t.tree) <= cachedTreeMax {
+		if t != nil && len(b.text) <= cachedTextMax {
 			e.templates.Add(columns, t)
 		}
 	}
 	return b, nil
 }
 
-// fromTemplate puts the views of q's pin into t.
+// source is what stands for a pinned table in a statement.
+func (e *Engine) source(ctx context.Context, c *conn, p *Pin, n Name) (string, error) {
+	v, err := p.bind(e, n)
+	if err != nil {
+		return "", err
+	}
+	return e.relations.source(ctx, v, c)
+}
+
+// fromTemplate puts what stands for the tables of q's pin into t.
 func (e *Engine) fromTemplate(ctx context.Context, c *conn, q Query, t *template) (*boundStatement, error) {
 	b := &boundStatement{inferred: t.inferred}
-	now := map[string]string{}
-	for view, n := range t.views {
-		v, err := q.Pin.bind(e, n)
-		if err == nil {
-			err = e.relations.make(ctx, v, c)
+	sources := map[Name]string{}
+	var text strings.Builder
+	for i, n := range t.tables {
+		s, again := sources[n]
+		if !again {
+			var err error
+			if s, err = e.source(ctx, c, q.Pin, n); err != nil {
+				return nil, err
+			}
+			sources[n] = s
+			b.used = append(b.used, n)
 		}
-		if err != nil {
-			return nil, err
-		}
-		b.used = append(b.used, n)
-		now[view] = v.view
+		text.WriteString(t.parts[i])
+		text.WriteString(s)
 	}
-	var tree object
-	d := json.NewDecoder(bytes.NewReader(t.tree))
-	d.UseNumber()
-	if err := d.Decode(&tree); err != nil {
-		return nil, &Error{Kind: Internal, Message: "decode a kept statement: " + err.Error()}
-	}
-	walkSorted(tree, func(n object) {
-		if str(n, "type") == "BASE_TABLE" && str(n, "schema_name") == pinSchema {
-			n["table_name"] = now[str(n, "table_name")]
-		}
-	})
-	var err error
-	b.text, err = c.render(ctx, tree)
-	return b, err
+	text.WriteString(t.parts[len(t.tables)])
+	b.text = text.String()
+	return b, nil
 }
 
 // withValueTypes fills in the types of parameters from their values: a
@@ -152,7 +176,7 @@ func (e *Engine) rewrite(ctx context.Context, c *conn, q Query, temps map[string
 	if err != nil {
 		return nil, nil, err
 	}
-	b, t := &boundStatement{}, &template{views: map[string]Name{}}
+	b, views := &boundStatement{}, map[string]Name{}
 	allowed := map[[3]string]bool{}
 	r := &rewriter{trusted: trusted, params: q.ParamTypes, table: func(schema, name string, pos int) (string, string, string, error) {
 		if schema == "" || strings.EqualFold(schema, "pg_temp") {
@@ -180,9 +204,9 @@ func (e *Engine) rewrite(ctx context.Context, c *conn, q Query, temps map[string
 		if err != nil {
 			return "", "", "", err
 		}
-		if _, again := t.views[v.view]; !again {
+		if _, again := views[v.view]; !again {
 			b.used = append(b.used, n)
-			t.views[v.view] = n
+			views[v.view] = n
 		}
 		allowed[[3]string{"memory", pinSchema, v.view}] = true
 		return "memory", pinSchema, v.view, nil
@@ -193,7 +217,7 @@ func (e *Engine) rewrite(ctx context.Context, c *conn, q Query, temps map[string
 	if err := e.products.need(c, r.products); err != nil {
 		return nil, nil, err
 	}
-	b.inferred, t.inferred = r.inferred, r.inferred
+	b.inferred = r.inferred
 	if b.text, err = c.render(ctx, tree); err != nil {
 		return nil, nil, err
 	}
@@ -210,8 +234,11 @@ func (e *Engine) rewrite(ctx context.Context, c *conn, q Query, temps map[string
 			return nil, nil, err
 		}
 	}
-	if t.tree, err = json.Marshal(tree); err != nil {
-		return nil, nil, &Error{Kind: Internal, Message: "encode a statement: " + err.Error()}
-	}
-	return b, t, nil
+	places := 0
+	walkSorted(tree, func(n object) {
+		if str(n, "type") == "BASE_TABLE" && str(n, "schema_name") == pinSchema {
+			places++
+		}
+	})
+	return b, newTemplate(b.text, views, places, b.inferred), nil
 }
