@@ -323,10 +323,11 @@ func (d *Decoder) scan(b *Batch, base unsafe.Pointer, start, end, row int) bool 
 			var x uint64
 			if n < 8 {
 				x = someDigits(w, n)
-			} else {
-				if x, n = manyDigits(p); n == 0 {
-					return false
-				}
+			} else if next := load64(unsafe.Add(p, 8)) - '0'; next&0xff <= 9 && (next>>8&0xff < '0' || next>>8&0xff > '9') {
+				x = eightDigits(w-zeros)*10 + next&0xff // nine digits, as order and match numbers often have
+				n = 9
+			} else if x, n = manyDigits(p); n == 0 {
+				return false
 			}
 			if o.kind == record.Int && x > math.MaxInt32 {
 				return false // −2³¹ is left to the general parser.
