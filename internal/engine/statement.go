@@ -11,7 +11,8 @@ import (
 type boundStatement struct {
 	text     string
 	used     []Name
-	inferred map[int]Type // of parameters, from their casts
+	columns  map[string]bool // the template's
+	inferred map[int]Type    // of parameters, from their casts
 }
 
 // template is a statement that was checked and rewritten, as it is for any
@@ -19,7 +20,8 @@ type boundStatement struct {
 type template struct {
 	parts    []string
 	tables   []Name
-	inferred map[int]Type // of parameters, from their casts
+	columns  map[string]bool // of what its tables' columns are called by; nil: it may take any
+	inferred map[int]Type    // of parameters, from their casts
 }
 
 // newTemplate cuts text, which names views in so many places. nil: it has the
@@ -69,7 +71,7 @@ func (e *Engine) bindStatement(ctx context.Context, c *conn, q Query, temps map[
 	}
 	if b, ok := e.statements.Get(states); ok {
 		for _, n := range b.used {
-			if _, err := e.source(ctx, c, q.Pin, n); err != nil {
+			if _, err := e.source(ctx, c, q.Pin, n, b.columns); err != nil {
 				return nil, err
 			}
 		}
@@ -96,24 +98,24 @@ func (e *Engine) bindStatement(ctx context.Context, c *conn, q Query, temps map[
 }
 
 // source is what stands for a pinned table in a statement.
-func (e *Engine) source(ctx context.Context, c *conn, p *Pin, n Name) (string, error) {
+func (e *Engine) source(ctx context.Context, c *conn, p *Pin, n Name, columns map[string]bool) (string, error) {
 	v, err := p.bind(e, n)
 	if err != nil {
 		return "", err
 	}
-	return e.relations.source(ctx, v, c)
+	return e.relations.source(ctx, v, c, columns)
 }
 
 // fromTemplate puts what stands for the tables of q's pin into t.
 func (e *Engine) fromTemplate(ctx context.Context, c *conn, q Query, t *template) (*boundStatement, error) {
-	b := &boundStatement{inferred: t.inferred}
+	b := &boundStatement{inferred: t.inferred, columns: t.columns}
 	sources := map[Name]string{}
 	var text strings.Builder
 	for i, n := range t.tables {
 		s, again := sources[n]
 		if !again {
 			var err error
-			if s, err = e.source(ctx, c, q.Pin, n); err != nil {
+			if s, err = e.source(ctx, c, q.Pin, n, t.columns); err != nil {
 				return nil, err
 			}
 			sources[n] = s
@@ -240,5 +242,9 @@ func (e *Engine) rewrite(ctx context.Context, c *conn, q Query, temps map[string
 			places++
 		}
 	})
-	return b, newTemplate(b.text, views, places, b.inferred), nil
+	t := newTemplate(b.text, views, places, b.inferred)
+	if t != nil {
+		t.columns = namedColumns(tree)
+	}
+	return b, t, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 )
 
@@ -30,7 +31,7 @@ type boundRelation struct {
 
 	mu     sync.Mutex
 	made   bool
-	inline string // the relation as a subquery; "": not yet
+	inline map[string]string // the relation as a subquery, by the names of its columns
 }
 
 // inlineFilesMax is up to how many files a relation stands in a statement as it
@@ -38,9 +39,13 @@ type boundRelation struct {
 // 1 ms to make.
 const inlineFilesMax = 32
 
+// inlineFormsMax bounds the forms that are kept of one relation.
+const inlineFormsMax = 64
+
 // source is what stands for b in a statement: a subquery, or its view, made.
 // The caller has a pin of b; c is any idle connection.
-func (r *relations) source(ctx context.Context, b *boundRelation, c *conn) (string, error) {
+// columns are the names of those that the statement takes, nil for all.
+func (r *relations) source(ctx context.Context, b *boundRelation, c *conn, columns map[string]bool) (string, error) {
 	if len(b.relation.Files) > inlineFilesMax {
 		return "memory." + pinSchema + "." + b.view, r.make(ctx, b, c)
 	}
@@ -52,14 +57,24 @@ func (r *relations) source(ctx context.Context, b *boundRelation, c *conn) (stri
 	if b.made {
 		return "memory." + pinSchema + "." + b.view, nil
 	}
-	if b.inline == "" {
-		sql, err := b.relation.viewSQL()
-		if err != nil {
+	part := b.relation.only(columns)
+	var key strings.Builder
+	for i := range part.Schema.Fields {
+		key.WriteString(part.Schema.Fields[i].Name + "\x00")
+	}
+	sql, ok := b.inline[key.String()]
+	if !ok {
+		var err error
+		if sql, err = part.viewSQL(); err != nil {
 			return "", err
 		}
-		b.inline = "(" + sql + ")"
+		if b.inline == nil || len(b.inline) >= inlineFormsMax {
+			b.inline = map[string]string{}
+		}
+		sql = "(" + sql + ")"
+		b.inline[key.String()] = sql
 	}
-	return b.inline, nil
+	return sql, nil
 }
 
 // relations is the registry of an engine's pinned relations. Pins of the same
