@@ -92,6 +92,7 @@ type Engine struct {
 	statements *lru.Cache[string, *boundStatement]
 	templates  *lru.Cache[string, *template]
 	mentions   *lru.Cache[string, []reference]
+	fleeting   chan *conn // idle ones, for files that are soon gone
 	divisions  *divisions
 	products   *products
 
@@ -170,6 +171,17 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 			return nil, fmt.Errorf("open engine: %s: %w", s, err)
 		}
 	}
+	if err := e.openFleeting(ctx); err != nil {
+		return nil, fmt.Errorf("open engine: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			e.closeFleeting()
+		}
+	}()
+	if err := c.exec(ctx, lockSettings); err != nil {
+		return nil, fmt.Errorf("open engine: %s: %w", lockSettings, err)
+	}
 	e.divisions = &divisions{registered: map[division]bool{}}
 	e.products = &products{registered: map[product]bool{}}
 	e.log.Info("engine opened", "duckdb_version", bindings.LibraryVersion(), "memory_limit_bytes", o.MemoryLimitBytes, "threads", o.Threads)
@@ -215,7 +227,6 @@ func (o *Options) settings() ([]string, error) {
 		"SET GLOBAL allow_persistent_secrets = false",
 		"SET GLOBAL allowed_directories = [" + strings.Join(dirs, ", ") + "]",
 		"SET GLOBAL enable_external_access = false",
-		"SET GLOBAL lock_configuration = true",
 	}, nil
 }
 
@@ -245,6 +256,7 @@ func (e *Engine) Close() error {
 			return errors.New("close engine: queries or sessions are still open")
 		}
 	}
+	e.closeFleeting()
 	bindings.Close(&e.db)
 	return nil
 }

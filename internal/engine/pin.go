@@ -206,7 +206,7 @@ func (t *pinned) addTail(tail Tail) {
 	files := make([]File, 0, len(t.relation.Files)+len(tail.Files))
 	files = append(files, t.relation.Files...)
 	for _, f := range tail.Files {
-		files = append(files, File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, Ranges: f.Ranges, Order: f.Order})
+		files = append(files, File{Path: f.Path, Rows: f.Rows, SchemaID: f.SchemaID, Ranges: f.Ranges, Order: f.Order, Fleeting: true})
 		if t.version != "" {
 			t.version += "\x00" + f.Path
 		}

@@ -43,6 +43,9 @@ type File struct {
 	Deletes []string
 	URI     string
 	Ranges  Ranges // nil: nothing is known of the columns
+	// Fleeting is set for a file that will be deleted soon: what is in its footer
+	// is not kept.
+	Fleeting bool
 	// Order is the file's place among those that Removals come between: a removal
 	// takes rows away from files of a lower one. Data files have 0.
 	Order int

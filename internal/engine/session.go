@@ -165,6 +165,10 @@ func (s *Session) Query(ctx context.Context, q Query) (rows *Rows, err error) {
 		return nil, err
 	}
 	r.text = b.text
+	if len(temps) == 0 { // else only the session's own connection has them
+		on, back := s.e.swap(c, q.Pin)
+		c, r.done = on, func() { back(); done() }
+	}
 	if r.stmt, err = c.prepare(ctx, b.text); err != nil {
 		return nil, locate(err, b.text, q.SQL)
 	}
