@@ -169,6 +169,7 @@ func TestSoakS3(t *testing.T) {
 
 func TestLakeRefusals(t *testing.T) {
 	cfg, server, _ := s3Config(t)
+	cfg.Lake.AttemptTimeout = Duration(10 * time.Second) // the network is whole: only a busy machine is slow
 	other := cfg
 	other.Lake.SecretAccessKey = "wrong"
 	refuses(t, other, "lake", "Signature")
