@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/tapehouse/tapehouse/internal/demo"
-	"github.com/tapehouse/tapehouse/internal/producer"
 )
 
 const (
@@ -33,14 +32,6 @@ func TestKillRoundsKeyed(t *testing.T) {
 	}
 	server := start(t, launch)
 	launch.Addresses = server.Addresses()
-	newClient := func() *producer.Client {
-		key := server.Credentials.Keys[0]
-		c, err := producer.New(producer.Config{Endpoint: server.Endpoints.AWSURL(), AccessKey: key.ID, Secret: key.Secret, Timeout: 5 * time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
 	type object = map[string]any
 	parameter := func(name, value string) object { return object{"ParameterName": name, "ParameterValue": value} }
 	conn, err := demo.Connect(t.Context(), server.Endpoints, server.Credentials.Users[0])
@@ -54,7 +45,7 @@ func TestKillRoundsKeyed(t *testing.T) {
 	}
 	_ = conn.Close(t.Context())
 	const role = "arn:aws:iam::123456789012:role/delivery"
-	if err := newClient().Call(t.Context(), "CreateDeliveryStream", object{"DeliveryStreamName": "changes", "IcebergDestinationConfiguration": object{
+	if err := putter(t, server).Call(t.Context(), "CreateDeliveryStream", object{"DeliveryStreamName": "changes", "IcebergDestinationConfiguration": object{
 		"RoleARN": role, "CatalogConfiguration": object{"CatalogARN": "arn:aws:glue:us-east-1:123456789012:catalog"},
 		"BufferingHints":                    object{"IntervalInSeconds": 0, "SizeInMBs": 64},
 		"DestinationTableConfigurationList": []object{{"DestinationDatabaseName": "book", "DestinationTableName": "orders", "UniqueKeys": []string{"id"}}},
@@ -76,7 +67,7 @@ func TestKillRoundsKeyed(t *testing.T) {
 	var lanes sync.WaitGroup
 	var sent, again int64
 	for lane := range killLanes {
-		client, r := newClient(), rand.New(rand.NewPCG(seed, uint64(10+lane)))
+		client, r := putter(t, server), rand.New(rand.NewPCG(seed, uint64(10+lane)))
 		lanes.Go(func() {
 			defer client.Close()
 			for n := int64(1); ctx.Err() == nil; n++ {

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/tapehouse/tapehouse/internal/demo"
-	"github.com/tapehouse/tapehouse/internal/producer"
 	"github.com/tapehouse/tapehouse/internal/s3test"
 )
 
@@ -53,14 +52,6 @@ func TestKillRoundsObjects(t *testing.T) {
 	}
 	server := start(t, launch)
 	launch.Addresses = server.Addresses()
-	newClient := func() *producer.Client {
-		key := server.Credentials.Keys[0]
-		c, err := producer.New(producer.Config{Endpoint: server.Endpoints.AWSURL(), AccessKey: key.ID, Secret: key.Secret, Timeout: 5 * time.Second})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
 	type object = map[string]any
 	destination := func(more object) object {
 		d := object{"RoleARN": "arn:aws:iam::123456789012:role/delivery", "BucketARN": "arn:aws:s3:::" + bucket, "BufferingHints": object{"IntervalInSeconds": 0, "SizeInMBs": 64}}
@@ -74,7 +65,7 @@ func TestKillRoundsObjects(t *testing.T) {
 		return object{"Type": kind, "Parameters": parameters}
 	}
 	delimiter := processor("AppendDelimiterToRecord", parameter("Delimiter", "\\n"))
-	admin := newClient()
+	admin := putter(t, server)
 	for stream, d := range map[string]object{
 		"plain": destination(object{"Prefix": "plain/", "ErrorOutputPrefix": "failed/", "CompressionFormat": "GZIP", "ProcessingConfiguration": object{"Enabled": true, "Processors": []object{delimiter}}}),
 		"parts": destination(object{"Prefix": "parts/member=!{partitionKeyFromQuery:member}/", "ErrorOutputPrefix": "failed/", "DynamicPartitioningConfiguration": object{"Enabled": true},
@@ -96,7 +87,7 @@ func TestKillRoundsObjects(t *testing.T) {
 	defer stop()
 	var lanes sync.WaitGroup
 	for lane := range killLanes {
-		client := newClient()
+		client := putter(t, server)
 		stream := []string{"plain", "parts"}[lane%2]
 		lanes.Go(func() {
 			defer client.Close()

@@ -202,6 +202,17 @@ func start(t *testing.T, l demo.Launch) *demo.Server {
 	return s
 }
 
+// putter is a client of the server, wherever it is started again.
+func putter(t *testing.T, s *demo.Server) *producer.Client {
+	t.Helper()
+	key := s.Credentials.Keys[0]
+	c, err := producer.New(producer.Config{Endpoint: s.Endpoints.AWSURL(), AccessKey: key.ID, Secret: key.Secret, Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func count(t *testing.T, s *demo.Server) int64 {
 	t.Helper()
 	conn, err := demo.Connect(t.Context(), s.Endpoints, s.Credentials.Users[0])

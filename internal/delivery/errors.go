@@ -85,22 +85,8 @@ func (l *tableLane) planErrors() (*errorPlan, error) {
 	return p, nil
 }
 
-// failedRecord is a line of the error output, as Firehose writes it, with the
-// record id and this program's own code and message added.
-type failedRecord struct {
-	AttemptsMade     int       `json:"attemptsMade"`
-	ArrivalTimestamp int64     `json:"arrivalTimestamp"` // ms
-	LastErrorCode    string    `json:"lastErrorCode"`
-	LastErrorMessage string    `json:"lastErrorMessage"`
-	AttemptEnding    int64     `json:"attemptEndingTimestamp"` // ms
-	RawData          string    `json:"rawData"`                // base64
-	SequenceNumber   string    `json:"sequenceNumber"`
-	SubSequence      *int64    `json:"subSequenceNumber"`
-	Table            failTable `json:"dataCatalogTable"`
-	RecordID         string    `json:"recordId"`
-	Code             string    `json:"tapehouseCode"`
-}
-
+// failTable is the dataCatalogTable of a line about a record that was not
+// converted.
 type failTable struct {
 	CatalogID    *string `json:"catalogId"`
 	DatabaseName string  `json:"databaseName"`
@@ -108,19 +94,6 @@ type failTable struct {
 	Region       *string `json:"region"`
 	VersionID    string  `json:"versionId"`
 	CatalogARN   *string `json:"catalogArn"`
-}
-
-// failedProcessing is a line of the error output of records that processing
-// could not handle, as Firehose writes it, with the record id added.
-type failedProcessing struct {
-	AttemptsMade     int     `json:"attemptsMade"`
-	ArrivalTimestamp int64   `json:"arrivalTimestamp"` // ms
-	ErrorCode        string  `json:"errorCode"`
-	ErrorMessage     string  `json:"errorMessage"`
-	AttemptEnding    int64   `json:"attemptEndingTimestamp"` // ms
-	RawData          string  `json:"rawData"`                // base64
-	LambdaARN        *string `json:"lambdaArn,omitempty"`
-	RecordID         string  `json:"recordId"`
 }
 
 // failedLine appends lines of either form. It writes what encoding/json would,

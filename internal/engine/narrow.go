@@ -39,7 +39,7 @@ type Ranges interface {
 // narrowed is q's pin without the files that q's conditions exclude, or nil if
 // that would be much the same. The caller must Release it, before q's own pin.
 func (e *Engine) narrowed(ctx context.Context, c *conn, q Query) (*Pin, error) {
-	if q.Pin == nil || len(q.SQL) > cachedStatementMax {
+	if q.Pin == nil {
 		return nil, nil
 	}
 	candidates := map[Name]Relation{}
@@ -131,7 +131,7 @@ type reference struct {
 }
 
 // references lists the tables that a statement mentions. It is kept by the
-// statement's text.
+// statement's text, if that is not too long.
 func (e *Engine) references(ctx context.Context, c *conn, sql string) ([]reference, error) {
 	if got, ok := e.mentions.Get(sql); ok {
 		return got, nil
@@ -141,7 +141,9 @@ func (e *Engine) references(ctx context.Context, c *conn, sql string) ([]referen
 		return nil, err
 	}
 	got := referencesOf(tree)
-	e.mentions.Add(sql, got)
+	if len(sql) <= cachedStatementMax {
+		e.mentions.Add(sql, got)
+	}
 	return got, nil
 }
 

@@ -103,6 +103,7 @@ func TestNarrow(t *testing.T) {
 		{`SELECT id FROM equities.executions WHERE NOT (trade_date = '2026-11-20') ORDER BY 1`, nil, "01234"},
 		{`SELECT id FROM equities.executions WHERE trade_date <> '2026-11-20' ORDER BY 1`, nil, "01234"},
 		{`SELECT id FROM equities.executions WHERE trade_date = '1999-01-01' ORDER BY 1`, nil, "4"},
+		{`SELECT id FROM equities.executions WHERE trade_date = '2026-11-21' AND symbol <> '` + strings.Repeat("x", cachedStatementMax) + `' ORDER BY 1`, nil, "14"}, // too long to be kept
 		{`SELECT id FROM equities.executions WHERE trade_date + 1 = '2026-11-21' ORDER BY 1`, nil, "01234"},
 		{`SELECT id FROM equities.executions WHERE trade_date = $1 ORDER BY 1`, []any{Date(day0 + 2)}, "24"},
 		{`SELECT id FROM equities.executions WHERE trade_date = CAST($1 AS DATE) AND qty >= $2 ORDER BY 1`, []any{Date(day0 + 3), int64(2)}, "34"},

@@ -57,6 +57,33 @@ func TestRemovals(t *testing.T) {
 	only.Files = nil
 	all(only)
 
+	// Conditions choose files, and what is removed from them stays removed.
+	many := r
+	many.Files = []File{data, more, first, second}
+	for i := range 2 * narrowFilesMin {
+		many.Files = append(many.Files, writeTrades(t, e, at(fmt.Sprint("far", i)), 1000+10*i, 1005+10*i))
+	}
+	for i := range many.Files {
+		many.Files[i].Ranges = rangesOf(t, many.Files[i].Path)
+	}
+	chosen := NewPin(map[Name]Relation{tradesName: many})
+	defer chosen.Release()
+	few := Query{SQL: "SELECT symbol, count(*) FROM equities.executions WHERE id < 5 GROUP BY symbol ORDER BY symbol", Pin: chosen}
+	wantRows(t, s, few, "S0|1", "S1|1", "S2|1", "S4|1")
+	c, err := e.acquire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	narrow, err := e.narrowed(t.Context(), c, few)
+	e.giveBack(c)
+	if err != nil || narrow == nil {
+		t.Fatal(narrow, err)
+	}
+	if left, _ := narrow.Relation(tradesName); len(left.Files) != 3 || len(left.Removals) != 2 {
+		t.Errorf("%d files and %d removals are left", len(left.Files), len(left.Removals))
+	}
+	narrow.Release()
+
 	pin := NewPin(map[Name]Relation{tradesName: {Schema: trades, Files: []File{data, more}, Positions: true}})
 	defer pin.Release()
 	sql := fmt.Sprintf(`SELECT symbol, %s, %s FROM equities.executions WHERE id >= 7 ORDER BY id`, QuoteIdentifier(PositionFile), QuoteIdentifier(PositionRow))
