@@ -21,7 +21,7 @@ var layers = map[string]int{
 	"internal/s3test": 0, "internal/readertest": 0,
 	"internal/auth": 1,
 	"internal/wal":  1, "internal/columnar": 1, "internal/lake": 1, "packs": 1,
-	"internal/prefix": 1, "internal/object": 1, "internal/serde": 1, "internal/jq": 1,
+	"internal/hive": 1, "internal/prefix": 1, "internal/object": 1, "internal/serde": 1, "internal/jq": 1,
 	"internal/catalog": 2, "internal/ledger": 2,
 	"internal/engine":   3,
 	"internal/delivery": 4, "internal/maintain": 4, "internal/view": 4,

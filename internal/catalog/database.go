@@ -18,7 +18,7 @@ const (
 	// databaseName is the file within Options.Dir.
 	databaseName = "catalog.db"
 	// schemaVersion is the version of the schema below.
-	schemaVersion = 1
+	schemaVersion = 2
 	// catalogName is iceberg_tables.catalog_name of every row.
 	catalogName = "tapehouse"
 	// ownersKept bounds the history of owners.
@@ -37,8 +37,9 @@ const (
 	lookupWait     = 50 * time.Millisecond
 )
 
-// schema creates version 1. See docs/formats/catalog.md.
-var schema = []string{
+// schema holds what makes each version of the one before it, from an empty
+// database on. See docs/formats/catalog.md.
+var schema = [schemaVersion][]string{{
 	`CREATE TABLE schema_version (id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL)`,
 	`CREATE TABLE iceberg_tables (
 		catalog_name VARCHAR(255) NOT NULL, table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL,
@@ -56,7 +57,18 @@ var schema = []string{
 	`CREATE TABLE catalog_garbage (
 		path TEXT PRIMARY KEY, location TEXT NOT NULL, unreferenced_at INTEGER NOT NULL) WITHOUT ROWID`,
 	`INSERT INTO schema_version (id, version) VALUES (1, 1)`,
-}
+}, {
+	`CREATE TABLE external_tables (
+		table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL, table_id VARCHAR(36) NOT NULL UNIQUE,
+		version INTEGER NOT NULL, created_at INTEGER NOT NULL,
+		PRIMARY KEY (table_namespace, table_name))`,
+	`CREATE TABLE external_table_versions (
+		table_id VARCHAR(36) NOT NULL, version INTEGER NOT NULL, body TEXT NOT NULL, written_at INTEGER NOT NULL,
+		PRIMARY KEY (table_id, version)) WITHOUT ROWID`,
+	`CREATE TABLE external_partitions (
+		table_id VARCHAR(36) NOT NULL, partition_key TEXT NOT NULL, body TEXT NOT NULL, created_at INTEGER NOT NULL,
+		PRIMARY KEY (table_id, partition_key)) WITHOUT ROWID`,
+}}
 
 func (c *Catalog) openDatabase(ctx context.Context, dir, owner string) (err error) {
 	path := filepath.Join(dir, databaseName)
@@ -80,7 +92,7 @@ func (c *Catalog) openDatabase(ctx context.Context, dir, owner string) (err erro
 		if c.writer, err = openWriter(ctx, path); err != nil {
 			return err
 		}
-		if err := createSchema(ctx, c.writer, path); err != nil {
+		if err := upgradeSchema(ctx, c.writer, path); err != nil {
 			return err
 		}
 	}
@@ -131,8 +143,9 @@ func openWriter(ctx context.Context, path string) (*sql.DB, error) {
 	return db, nil
 }
 
-// createSchema makes the tables in an empty database.
-func createSchema(ctx context.Context, db *sql.DB, path string) error {
+// upgradeSchema makes the tables that this program knows and the database has
+// not: all of them in an empty one.
+func upgradeSchema(ctx context.Context, db *sql.DB, path string) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -142,16 +155,27 @@ func createSchema(ctx context.Context, db *sql.DB, path string) error {
 	if err := tx.QueryRowContext(ctx, `SELECT coalesce(sum(name = 'schema_version'), 0), count(*) FROM sqlite_schema WHERE type = 'table'`).Scan(&ours, &others); err != nil {
 		return err
 	}
+	version := 0
 	switch {
 	case ours == 1:
-		return nil
+		if err := tx.QueryRowContext(ctx, `SELECT version FROM schema_version WHERE id = 1`).Scan(&version); err != nil {
+			return fmt.Errorf("read schema version: %w", err)
+		}
 	case others > 0:
 		return fmt.Errorf("%s is a SQLite database of another program", path)
 	}
-	for _, statement := range schema {
-		if _, err := tx.ExecContext(ctx, statement); err != nil {
-			return err
+	if version >= schemaVersion {
+		return nil // checkVersion refuses what is newer
+	}
+	for _, step := range schema[version:] {
+		for _, statement := range step {
+			if _, err := tx.ExecContext(ctx, statement); err != nil {
+				return err
+			}
 		}
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE schema_version SET version = ? WHERE id = 1`, schemaVersion); err != nil {
+		return err
 	}
 	return tx.Commit()
 }
@@ -161,7 +185,10 @@ func checkVersion(ctx context.Context, db *sql.DB, path string) error {
 	if err := db.QueryRowContext(ctx, `SELECT version FROM schema_version WHERE id = 1`).Scan(&have); err != nil {
 		return fmt.Errorf("read schema version: %w", err)
 	}
-	if have != schemaVersion {
+	if have < schemaVersion {
+		return fmt.Errorf("%s has version %d: start the server on it once, which upgrades it to %d", path, have, schemaVersion)
+	}
+	if have > schemaVersion {
 		return &VersionError{path, have, schemaVersion}
 	}
 	return nil

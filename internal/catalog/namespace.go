@@ -142,8 +142,8 @@ func (c *Catalog) UpdateNamespace(ctx context.Context, namespace string, remove 
 func (c *Catalog) DropNamespace(ctx context.Context, namespace string) error {
 	return c.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var tables int
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ?`,
-			catalogName, namespace).Scan(&tables); err != nil {
+		if err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ?)
+			+ (SELECT count(*) FROM external_tables WHERE table_namespace = ?)`, catalogName, namespace, namespace).Scan(&tables); err != nil {
 			return fmt.Errorf("drop namespace %s: %w", namespace, err)
 		}
 		if tables > 0 {
@@ -211,6 +211,9 @@ func (c *Catalog) createTable(ctx context.Context, name Name, meta table.Metadat
 	names, err := s.put(ctx, []string{pointer})
 	if err == nil {
 		err = c.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
+			if err := notExternal(ctx, tx, name); err != nil {
+				return err
+			}
 			res, err := tx.ExecContext(ctx, `INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, metadata_location, iceberg_type)
 				VALUES (?, ?, ?, ?, 'TABLE') ON CONFLICT DO NOTHING`, catalogName, name.Namespace, name.Table, pointer)
 			if err != nil {
@@ -287,6 +290,9 @@ func (c *Catalog) RenameTable(ctx context.Context, from, to Name) error {
 		if _, err := pointer(ctx, tx, to); err == nil {
 			return fmt.Errorf("rename table %s to %s: %w", from, to, ErrExists)
 		} else if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err := notExternal(ctx, tx, to); err != nil {
 			return err
 		}
 		res, err := tx.ExecContext(ctx, `UPDATE iceberg_tables SET table_namespace = ?, table_name = ?
