@@ -101,6 +101,11 @@ type Options struct {
 
 const cachedFilesDefault = 50_000
 
+// cachedSnapshotsMax bounds the snapshots of all tables that are kept loaded, each
+// about 1.5 KB: a table that commits every second holds thousands, in each of its
+// versions anew.
+const cachedSnapshotsMax = 20_000
+
 // Catalog is an open catalog. It is safe for concurrent use.
 type Catalog struct {
 	store    lake.Store
@@ -109,6 +114,7 @@ type Catalog struct {
 	metrics  *metrics
 	readOnly bool
 	epoch    int64
+	path     string // of the database
 
 	writer *sql.DB // one connection; nil when read-only
 	reader *sql.DB
@@ -153,7 +159,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if files <= 0 {
 		files = cachedFilesDefault
 	}
-	c.tables = newLRU[string](256, func(*Table) int { return 1 })
+	c.tables = newLRU[string](cachedSnapshotsMax, func(t *Table) int { return 1 + len(t.meta.Snapshots()) })
 	c.manifests = newLRU[string](files, func(e []entry) int { return 1 + len(e) })
 	c.plans = newLRU[planKey](files, func(f []DataFile) int { return 1 + len(f) })
 	c.lists = newLRU[string](20_000, func(m []manifestHeader) int { return 1 + len(m) })

@@ -72,6 +72,7 @@ var schema = [schemaVersion][]string{{
 
 func (c *Catalog) openDatabase(ctx context.Context, dir, owner string) (err error) {
 	path := filepath.Join(dir, databaseName)
+	c.path = path
 	if c.readOnly {
 		if _, err := os.Stat(path); err != nil {
 			return err

@@ -17,7 +17,8 @@ import (
 // a tag or branch names is always kept.
 type ExpirePolicy struct {
 	RetainLast    int           // newest snapshots kept whatever their age; less than 1 is 1
-	MinAge        time.Duration // younger snapshots are kept
+	MinAge        time.Duration // younger snapshots are kept …
+	RetainMost    int           // … but no more than so many; 0: all
 	KeepSnapshots []int64       // kept: those that queries have pinned
 	// KeepDeltaFrom are kept with everything after them, so that Delta from them
 	// still works: the states of the views that are furthest behind.
@@ -125,9 +126,14 @@ func (c *Catalog) expired(t *Table, p ExpirePolicy) []int64 {
 		}
 	}
 	youngest := c.now().Add(-p.MinAge).UnixMilli()
+	all := t.meta.Snapshots() // the oldest first
+	tooMany := 0
+	if p.RetainMost > 0 {
+		tooMany = len(all) - p.RetainMost
+	}
 	var ids []int64
-	for _, s := range t.meta.Snapshots() {
-		if !keep[s.SnapshotID] && s.TimestampMs <= youngest {
+	for i, s := range all {
+		if !keep[s.SnapshotID] && (s.TimestampMs <= youngest || i < tooMany) {
 			ids = append(ids, s.SnapshotID)
 		}
 	}
@@ -276,11 +282,9 @@ func (c *Catalog) sweepPath(ctx context.Context, policy SweepPolicy, uri string,
 	if !ok {
 		return true, nil
 	}
-	names := []string{name}
-	if strings.HasSuffix(name, "/") {
-		if names, err = c.namesBelow(ctx, name); err != nil {
-			return false, err
-		}
+	names, err := c.garbageNames(ctx, name)
+	if err != nil {
+		return false, err
 	}
 	gone = true
 	for _, n := range names {
@@ -296,6 +300,14 @@ func (c *Catalog) sweepPath(ctx context.Context, policy SweepPolicy, uri string,
 		c.metrics.filesDeleted.Inc()
 	}
 	return gone, nil
+}
+
+// garbageNames lists the objects that a path of the garbage stands for.
+func (c *Catalog) garbageNames(ctx context.Context, name string) ([]string, error) {
+	if strings.HasSuffix(name, "/") {
+		return c.namesBelow(ctx, name)
+	}
+	return []string{name}, nil
 }
 
 func (c *Catalog) garbage(ctx context.Context, location string, due int64, after string) (paths []string, err error) {

@@ -299,3 +299,38 @@ func testOrphans(t *testing.T, w *world) {
 		t.Errorf("%d rows, want 35", got)
 	}
 }
+
+// TestExpireRetainsAtMost: of young snapshots only so many stay, but for those
+// that a tag, a reader or a view needs; and a table's former states take no more
+// memory than the cache allows.
+func TestExpireRetainsAtMost(t *testing.T) {
+	w := newFastWorld(t)
+	c := w.open()
+	tbl := mustCreate(t, c, executionsSpec(executions))
+	var ids []int64
+	for i := range 20 {
+		m := Commit{Table: executions, Add: []NewFile{ghost(tbl, 20000, int64(i), 1)}}
+		if i == 3 {
+			m.Tags = map[string]int64{"kept": 0}
+		}
+		ids = append(ids, commit(t, c, m).Snapshot())
+	}
+	r, err := c.Expire(t.Context(), executions, ExpirePolicy{RetainLast: 2, MinAge: time.Hour, RetainMost: 5, KeepSnapshots: ids[7:8], Grace: time.Hour})
+	must(t, err)
+	var left []int64
+	loaded, err := c.Load(t.Context(), executions)
+	must(t, err)
+	for _, s := range loaded.Snapshots() {
+		left = append(left, s.ID)
+	}
+	want := append([]int64{ids[3], ids[7]}, ids[15:]...)
+	if r.Expired != 13 || !slices.Equal(left, want) {
+		t.Errorf("expired %d, left %v, want %v", r.Expired, left, want)
+	}
+	c.tables.mu.Lock()
+	weight := c.tables.weight // by snapshots, not by tables
+	c.tables.mu.Unlock()
+	if weight < 20*20/2 || weight > cachedSnapshotsMax {
+		t.Errorf("the loaded tables weigh %d", weight)
+	}
+}

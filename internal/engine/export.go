@@ -59,6 +59,8 @@ func (e *Engine) Export(ctx context.Context, q Query, spec ExportSpec) (Exported
 		return Exported{}, err
 	}
 	defer done()
+	c, back := e.swap(c, q.Once)
+	defer back()
 	prefix, suffix := spec.copyStatement(path)
 	rows, err := s.run(ctx, c, q, prefix, suffix)
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 // Connections for files that are soon gone. DuckDB keeps the footer of each file
 // that a statement opened, which spares 5 ms for a data file of 200 row groups;
 // but a tail's newest files are opened once or twice, and their footers, 30 KB
-// each, would fill the memory limit. Whether footers are kept is a connection's
+// each, would fill the memory limit; so would those of data files that a view's
+// refresh or a compaction reads once. Whether footers are kept is a connection's
 // setting, and none can be set once the instance is locked: so a few connections
 // are made before.
 
@@ -47,10 +48,10 @@ func (e *Engine) closeFleeting() {
 	}
 }
 
-// swap returns the connection to run a statement of p on instead of c, and what
-// gives it back. c is the caller's still.
-func (e *Engine) swap(c *conn, p *Pin) (*conn, func()) {
-	if p == nil || !p.fleeting() {
+// swap returns the connection to run a statement on instead of c, one that keeps
+// no footers if fleeting, and what gives it back. c is the caller's still.
+func (e *Engine) swap(c *conn, fleeting bool) (*conn, func()) {
+	if !fleeting {
 		return c, func() {}
 	}
 	select {
@@ -70,6 +71,9 @@ func (e *Engine) swap(c *conn, p *Pin) (*conn, func()) {
 
 // fleeting reports whether p has files, and all of them are soon gone.
 func (p *Pin) fleeting() bool {
+	if p == nil {
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	files := 0

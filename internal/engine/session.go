@@ -22,6 +22,9 @@ type Query struct {
 	// Exact computes decimal and integer division and avg as Redshift does,
 	// never in floating point, and makes a division by zero an error.
 	Exact bool
+	// Once says that the files will not be read again soon: what is in their
+	// footers is not kept.
+	Once bool
 }
 
 // Session runs the statements of one client. Queries whose rows are open do
@@ -166,7 +169,7 @@ func (s *Session) Query(ctx context.Context, q Query) (rows *Rows, err error) {
 	}
 	r.text = b.text
 	if len(temps) == 0 { // else only the session's own connection has them
-		on, back := s.e.swap(c, q.Pin)
+		on, back := s.e.swap(c, q.Once || q.Pin.fleeting())
 		c, r.done = on, func() { back(); done() }
 	}
 	if r.stmt, err = c.prepare(ctx, b.text); err != nil {

@@ -281,7 +281,7 @@ func (m *Manager) fillQuery(ctx context.Context, v *view, tables []*catalog.Tabl
 		}
 	}
 	made := engine.NewPin(relations)
-	return engine.Query{SQL: v.layout.Fill, Pin: made, Exact: true}, func() { made.Release(); pin.Release() }, nil
+	return engine.Query{SQL: v.layout.Fill, Pin: made, Exact: true, Once: true}, func() { made.Release(); pin.Release() }, nil
 }
 
 // compute writes a query's rows, in the state's layout, to a new file of the
