@@ -248,8 +248,15 @@ func (m *Mux) read(w http.ResponseWriter, r *http.Request, limit int64) (body []
 	}
 	if n := r.ContentLength; n >= 0 {
 		body = m.buffers.Get(int(n))[:n]
-		if _, err := io.ReadFull(r.Body, body); err != nil {
-			return body, incompleteBody(err)
+		water := lowWaterOf(r.Context())
+		defer water.want(0)
+		for have := 0; have < len(body); {
+			got, err := r.Body.Read(body[have:])
+			have += got
+			if err != nil && have < len(body) {
+				return body, incompleteBody(err)
+			}
+			water.want(len(body) - have)
 		}
 		return body, nil
 	}

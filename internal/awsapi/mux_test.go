@@ -1,6 +1,7 @@
 package awsapi
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -66,7 +68,9 @@ func newWorld(t *testing.T, inFlight int64) *world {
 	if err := w.mux.Register(echoService(w.gate)); err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(w.mux)
+	server := httptest.NewUnstartedServer(w.mux)
+	server.Config.ConnContext = ConnContext
+	server.Start()
 	t.Cleanup(server.Close)
 	w.url = server.URL
 	return w
@@ -209,6 +213,47 @@ func TestTruncatedBody(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); w.mux.inFlight.Load() != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the reservation is kept")
+		}
+	}
+}
+
+// Bodies in pieces of any size, large and small by turns on one connection: the
+// mark below which the kernel wakes nobody is never above what is still to come.
+func TestBodiesInPieces(t *testing.T) {
+	w := newWorld(t, 0)
+	host := strings.TrimPrefix(w.url, "http://")
+	c, err := net.Dial("tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewReader(c)
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, size := range []int{300_000, 1, 0, 16 << 10, 20_000, 700_000, 5, 4096, 100_000} {
+		body := strings.Repeat("0123456789abcdef", size/16+1)[:size]
+		r := w.request(t, "echo", "Echo_1.Echo", body, nil)
+		message := fmt.Sprintf("POST / HTTP/1.1\r\nHost: %s\r\nX-Amz-Target: Echo_1.Echo\r\nX-Amz-Date: %s\r\nAuthorization: %s\r\nContent-Length: %d\r\n\r\n%s",
+			host, r.Header.Get("X-Amz-Date"), r.Header.Get("Authorization"), size, body)
+		for len(message) > 0 {
+			n := min(1+random.IntN(60_000), len(message))
+			if _, err := io.WriteString(c, message[:n]); err != nil {
+				t.Fatal(err)
+			}
+			message = message[n:]
+			if random.IntN(3) == 0 {
+				time.Sleep(2 * time.Millisecond)
+			}
+		}
+		answer, err := http.ReadResponse(answers, r)
+		if err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		got, err := io.ReadAll(answer.Body)
+		if err != nil || answer.StatusCode != http.StatusOK || size > 0 && string(got) != body {
+			t.Fatalf("%d bytes: status %d, %d bytes back, %v", size, answer.StatusCode, len(got), err)
 		}
 	}
 }

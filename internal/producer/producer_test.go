@@ -51,7 +51,26 @@ func (s *service) refuse(w http.ResponseWriter, status int, code, message string
 	_, _ = fmt.Fprintf(w, `{"__type":"prefix#%s","message":%q}`, code, message)
 }
 
+// ordered tells the race detector what a socket orders and it does not see: what a
+// test set of its service comes before a request, what the service did before the
+// answer.
+type ordered struct{ *direct }
+
+var orderedMu sync.Mutex
+
+func order() {
+	orderedMu.Lock()
+	defer orderedMu.Unlock()
+}
+
+func (o ordered) RoundTrip(r *http.Request) (*http.Response, error) {
+	order()
+	defer order()
+	return o.direct.RoundTrip(r)
+}
+
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	order()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
@@ -103,6 +122,8 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(in.Records) < 1 || len(in.Records) > batchRecordsMax || total > batchBytesMax {
 		s.t.Errorf("%d records, %d bytes in a request", len(in.Records), total)
 	}
+	defer order()
+	order()
 	if s.after != nil && s.after(n) {
 		w.Header().Set("Content-Length", "1000")
 		_, _ = w.Write([]byte(`{"FailedPutCount":0,`))
@@ -116,6 +137,9 @@ func newClient(t testing.TB, c Config) *Client {
 	client, err := New(c)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if d, ok := client.http.Transport.(*direct); ok {
+		client.http.Transport = ordered{d}
 	}
 	t.Cleanup(client.Close)
 	return client

@@ -372,7 +372,7 @@ func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 func (s *Server) serveHTTP(name string, l net.Listener, handler http.Handler, tlsConfig *tls.Config) {
 	tlsConfig = tlsConfig.Clone() // ServeTLS adds its protocols to it
 	srv := &http.Server{Handler: handler, TLSConfig: tlsConfig, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug)}
+		ConnContext: awsapi.ConnContext, ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug)}
 	s.serving.Go(func() {
 		var err error
 		if tlsConfig != nil {
