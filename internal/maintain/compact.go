@@ -57,6 +57,9 @@ type Catalog interface {
 	Commit(ctx context.Context, commits []catalog.Commit, documents ...catalog.DocumentWrite) ([]*catalog.Table, error)
 	Expire(ctx context.Context, name catalog.Name, policy catalog.ExpirePolicy) (catalog.ExpireResult, error)
 	Sweep(ctx context.Context, policy catalog.SweepPolicy) (catalog.SweepResult, error)
+	Expirable(ctx context.Context, name catalog.Name, policy catalog.ExpirePolicy) (catalog.ExpireResult, error)
+	Sweepable(ctx context.Context, policy catalog.SweepPolicy) (catalog.SweepResult, error)
+	Orphans(ctx context.Context, name catalog.Name, minAge time.Duration) ([]catalog.Orphan, error)
 	DeleteOrphans(ctx context.Context, name catalog.Name, minAge time.Duration, pinned func(path string) bool) ([]catalog.Orphan, error)
 }
 
@@ -70,10 +73,14 @@ type Options struct {
 	Interval     time.Duration // between rounds of the loop; default 5 min
 	SnapshotAge  time.Duration // younger snapshots are kept; default 1 h
 	SnapshotsMin int           // newest snapshots kept whatever their age; default 10
+	SnapshotsMax int           // more are not kept, however young; default 1000
 	Grace        time.Duration // from a file's last reference to its removal; default 1 h
 	// OrphanAge is how old a file that was never committed must be before it is
 	// removed; it exceeds the longest time from writing to commit. Default 24 h.
 	OrphanAge time.Duration
+	// Ingested is how many records have been taken in so far: while it grows, merging
+	// small files takes a tenth of the time. nil: it never does.
+	Ingested func() int64
 	// Needs tells the snapshots that deltas are still read from, by table; nil:
 	// none. If it fails nothing is expired.
 	Needs func(ctx context.Context) (map[catalog.Name][]int64, error)
@@ -95,6 +102,9 @@ func (o *Options) setDefaults() {
 	if o.SnapshotsMin <= 0 {
 		o.SnapshotsMin = 10
 	}
+	if o.SnapshotsMax <= 0 {
+		o.SnapshotsMax = 1000
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -106,7 +116,7 @@ func (o *Options) setDefaults() {
 // CompactOptions say how one compaction goes.
 type CompactOptions struct {
 	// OrderBy are the columns to sort by, ascending, nulls last. nil: the
-	// table's property, else its partition and sequence columns.
+	// table's property, else its symbol, its time and its sequence columns.
 	OrderBy []string
 }
 
@@ -123,6 +133,8 @@ type CompactResult struct {
 // A flush or a delete that overtakes it is either unharmed or makes it fail
 // with catalog.ErrConflict; nothing was done then.
 func (m *Maintainer) Compact(ctx context.Context, name catalog.Name, partition catalog.Partition, o CompactOptions) (r CompactResult, err error) {
+	m.compacting.Lock()
+	defer m.compacting.Unlock()
 	start := m.o.Now()
 	defer func() { m.metrics.compacted(&r, m.o.Now().Sub(start), err) }()
 	t, err := m.o.Catalog.Load(ctx, name)
@@ -187,11 +199,7 @@ func sortColumns(t *catalog.Table, order []string) ([]string, error) {
 		order = strings.Split(t.Properties[PropertySort], ",")
 	}
 	if len(order) == 0 {
-		for _, c := range []string{t.PartitionBy, t.Sequence.Source, t.Sequence.Session, t.Sequence.Epoch, t.Sequence.Sequence} {
-			if c != "" {
-				order = append(order, c)
-			}
-		}
+		order = defaultOrder(t)
 	}
 	for _, c := range order {
 		if t.Schema.Index(c) < 0 {
@@ -199,6 +207,32 @@ func sortColumns(t *catalog.Table, order []string) ([]string, error) {
 		}
 	}
 	return order, nil
+}
+
+// symbolColumn is the column that files are sorted by where a table has one.
+const symbolColumn = "symbol"
+
+// defaultOrder is by symbol and time, so that row groups can be passed over, then
+// by the sequence, so that it is total.
+func defaultOrder(t *catalog.Table) (order []string) {
+	if t.Schema.Index(symbolColumn) >= 0 {
+		order = append(order, symbolColumn)
+	}
+	instant := ""
+	for _, f := range t.Schema.Fields {
+		if f.Derive == record.EpochNanos || instant == "" && f.Type.Kind == record.TimestampTZ && f.Derive != record.ArrivedAt {
+			instant = f.Name
+		}
+	}
+	if instant != "" {
+		order = append(order, instant)
+	}
+	for _, c := range []string{t.Sequence.Source, t.Sequence.Session, t.Sequence.Epoch, t.Sequence.Sequence} {
+		if c != "" {
+			order = append(order, c)
+		}
+	}
+	return order
 }
 
 // groups parts files into groups that each make one file: compacted ones stand
@@ -232,7 +266,7 @@ func (m *Maintainer) rewrite(ctx context.Context, t *catalog.Table, partition ca
 	source := engine.Name(t.Name)
 	pin := engine.NewPin(map[engine.Name]engine.Relation{source: Relation(t.Schema, group)})
 	defer pin.Release()
-	query := engine.Query{SQL: "SELECT * FROM " + engine.QuoteIdentifier(source.Namespace) + "." + engine.QuoteIdentifier(source.Table), Pin: pin}
+	query := engine.Query{SQL: "SELECT * FROM " + engine.QuoteIdentifier(source.Namespace) + "." + engine.QuoteIdentifier(source.Table), Pin: pin, Once: true}
 	if _, err := m.o.Engine.Export(ctx, query, engine.ExportSpec{Path: local, Schema: t.Schema, OrderBy: order}); err != nil {
 		return catalog.NewFile{}, err
 	}
@@ -274,11 +308,11 @@ func (m *Maintainer) compare(ctx context.Context, schema record.Schema, before *
 	}
 	sql := "SELECT count(*), coalesce(sum(CAST(hash(" + strings.Join(columns, ", ") + ") AS HUGEINT)), 0) FROM " +
 		engine.QuoteIdentifier(name.Namespace) + "." + engine.QuoteIdentifier(name.Table)
-	was, err := m.sums(ctx, engine.Query{SQL: sql, Pin: before})
+	was, err := m.sums(ctx, engine.Query{SQL: sql, Pin: before, Once: true})
 	if err != nil {
 		return err
 	}
-	is, err := m.sums(ctx, engine.Query{SQL: sql, Pin: after})
+	is, err := m.sums(ctx, engine.Query{SQL: sql, Pin: after, Once: true})
 	if err != nil {
 		return err
 	}

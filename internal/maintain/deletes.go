@@ -29,30 +29,28 @@ func (m *Maintainer) ApplyDeletes(ctx context.Context, name catalog.Name) (rewri
 	if err != nil || len(t.Foreign()) > 0 || t.DataDir() == "" {
 		return 0, err
 	}
-	for from := 0; from < len(all); { // they are sorted by partition
-		to := from
-		for to < len(all) && all[to].Partition == all[from].Partition {
-			to++
-		}
-		for _, group := range groups(all[from:to]) {
-			if err := ctx.Err(); err != nil {
-				return rewritten, err
+	eachPartition(all, func(files []catalog.DataFile) bool {
+		for _, group := range groups(files) {
+			if err = ctx.Err(); err != nil {
+				return false
 			}
 			if !burdened(group) {
 				continue
 			}
-			switch err := m.applyDeletes(ctx, t, group); {
+			switch err = m.replace(ctx, t, group, "deletes"); {
 			case errors.Is(err, catalog.ErrConflict): // the next round, then
 				m.o.Logger.Debug("deletes were not applied: a commit came in between", "table", name.String())
+				err = nil
 			case err != nil:
-				return rewritten, fmt.Errorf("apply deletes of %s: %w", name, err)
+				err = fmt.Errorf("apply deletes of %s: %w", name, err)
+				return false
 			default:
 				rewritten++
 			}
 		}
-		from = to
-	}
-	return rewritten, nil
+		return true
+	})
+	return rewritten, err
 }
 
 // burdened reports whether a group has many deletes.
@@ -71,8 +69,12 @@ func burdened(group []catalog.DataFile) bool {
 	return len(files) >= deleteFilesMax || deleted >= deletedRowsMin && deleted*deletedRowsShare >= rows
 }
 
-func (m *Maintainer) applyDeletes(ctx context.Context, t *catalog.Table, group []catalog.DataFile) (err error) {
-	start, r := m.o.Now(), CompactResult{FilesBefore: len(group)}
+// replace rewrites files of one partition into one, sorted and without the rows
+// that were deleted from them.
+func (m *Maintainer) replace(ctx context.Context, t *catalog.Table, files []catalog.DataFile, why string) (err error) {
+	m.compacting.Lock()
+	defer m.compacting.Unlock()
+	start, r := m.o.Now(), CompactResult{FilesBefore: len(files)}
 	defer func() {
 		r.Took = max(m.o.Now().Sub(start), 1)
 		m.metrics.compacted(&r, r.Took, err)
@@ -81,11 +83,11 @@ func (m *Maintainer) applyDeletes(ctx context.Context, t *catalog.Table, group [
 	if err != nil {
 		return err
 	}
-	added, err := m.rewrite(ctx, t, group[0].Partition, group, order)
+	added, err := m.rewrite(ctx, t, files[0].Partition, files, order)
 	if err != nil {
 		return err
 	}
-	commit := catalog.Commit{Table: t.Name, Replace: group, Summary: map[string]string{"tapehouse.compaction": "deletes"}}
+	commit := catalog.Commit{Table: t.Name, Replace: files, Summary: map[string]string{"tapehouse.compaction": why}}
 	if r.Rows = added.Stats.Rows; r.Rows > 0 {
 		commit.Add = []catalog.NewFile{added}
 	}

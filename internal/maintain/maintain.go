@@ -18,10 +18,11 @@ type Maintainer struct {
 	o       Options
 	metrics *metrics
 
-	mu      sync.Mutex // one round at a time
-	stop    chan struct{}
-	stopped sync.Once
-	wg      sync.WaitGroup
+	mu         sync.Mutex // one round at a time
+	compacting sync.Mutex // one rewriting of files at a time, from its reading to its commit
+	stop       chan struct{}
+	stopped    sync.Once
+	wg         sync.WaitGroup
 }
 
 // New makes a maintainer. It starts nothing: see Start.
@@ -38,8 +39,41 @@ func New(o Options) (*Maintainer, error) {
 	return m, nil
 }
 
-// Start begins the loop, which ends with Close. It is called at most once.
-func (m *Maintainer) Start() { m.wg.Go(m.loop) }
+// Start begins the loops, which end with Close. It is called at most once.
+func (m *Maintainer) Start() {
+	m.wg.Go(func() {
+		m.loop(func(ctx context.Context) error {
+			_, err := m.Round(ctx)
+			return err
+		})
+	})
+	m.wg.Go(func() {
+		m.loop(func(ctx context.Context) error {
+			_, err := m.MergeAll(ctx)
+			return err
+		})
+	})
+}
+
+// Hold keeps rounds from removing files until release: what is listed stays
+// where it is. It waits for a round under way.
+func (m *Maintainer) Hold(ctx context.Context) (release func(), err error) {
+	taken := make(chan struct{})
+	go func() {
+		m.mu.Lock()
+		close(taken)
+	}()
+	select {
+	case <-taken:
+		return sync.OnceFunc(m.mu.Unlock), nil
+	case <-ctx.Done():
+		go func() { // the lock comes late, to nobody
+			<-taken
+			m.mu.Unlock()
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
 
 // Close stops the loop and waits for it. A round under way is cancelled; what
 // it has done stays done.
@@ -49,7 +83,8 @@ func (m *Maintainer) Close() error {
 	return nil
 }
 
-func (m *Maintainer) loop() {
+// loop runs work once an interval until the maintainer closes.
+func (m *Maintainer) loop(work func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -66,7 +101,7 @@ func (m *Maintainer) loop() {
 		case <-m.stop:
 			return
 		case <-t.C:
-			if _, err := m.Round(ctx); err != nil && ctx.Err() == nil {
+			if err := work(ctx); err != nil && ctx.Err() == nil {
 				m.o.Logger.Error("maintenance", "err", err)
 			}
 		}
@@ -109,10 +144,7 @@ func (m *Maintainer) Round(ctx context.Context) (r RoundResult, err error) {
 		if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 			errs = append(errs, err)
 		}
-		e, err := m.o.Catalog.Expire(ctx, n, catalog.ExpirePolicy{
-			RetainLast: m.o.SnapshotsMin, MinAge: m.o.SnapshotAge, KeepDeltaFrom: needs[n],
-			Grace: m.o.Grace, Pinned: m.o.Engine.Pinned,
-		})
+		e, err := m.o.Catalog.Expire(ctx, n, m.policy(needs[n]))
 		r.Snapshots += e.Expired
 		r.Files += e.Swept.Deleted
 		r.Pinned += e.Swept.Pinned
@@ -135,6 +167,12 @@ func (m *Maintainer) Round(ctx context.Context) (r RoundResult, err error) {
 		m.o.Logger.Info("maintenance", "groups_rewritten", r.Rewritten, "snapshots_expired", r.Snapshots, "files_removed", r.Files, "orphans_removed", r.Orphans, "files_pinned", r.Pinned, "took", m.o.Now().Sub(start))
 	}
 	return r, err
+}
+
+// policy is how a table's snapshots expire. needs are those that views still
+// read from.
+func (m *Maintainer) policy(needs []int64) catalog.ExpirePolicy {
+	return catalog.ExpirePolicy{RetainLast: m.o.SnapshotsMin, MinAge: m.o.SnapshotAge, RetainMost: m.o.SnapshotsMax, KeepDeltaFrom: needs, Grace: m.o.Grace, Pinned: m.o.Engine.Pinned}
 }
 
 func (m *Maintainer) orphans(ctx context.Context, n catalog.Name, r *RoundResult) error {

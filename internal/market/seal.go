@@ -175,7 +175,7 @@ func (s *sealing) cut(ctx context.Context, frozen *delivery.Frozen) error {
 	}
 	for i := range s.facts {
 		f := &s.facts[i]
-		if _, err := s.o.Compactor.Compact(ctx, s.name(f.stream.Table), catalog.Partition{Value: int32(s.d), Has: true}, maintain.CompactOptions{OrderBy: f.order()}); err != nil {
+		if _, err := s.o.Compactor.Compact(ctx, s.name(f.stream.Table), catalog.Partition{Value: int32(s.d), Has: true}, maintain.CompactOptions{}); err != nil {
 			return fmt.Errorf("seal %s: %w", s.d, err)
 		}
 		if err := s.step("compacted " + f.stream.Table); err != nil {
@@ -191,22 +191,6 @@ func (s *sealing) cut(ctx context.Context, frozen *delivery.Frozen) error {
 		}
 	}
 	return nil
-}
-
-// order is how a fact's partition is sorted: by symbol and time, so that row
-// groups can be passed over, then by its sequence, so that it is total.
-func (f *fact) order() []string {
-	var out []string
-	if f.stream.Schema.Index("symbol") >= 0 {
-		out = append(out, "symbol")
-	}
-	for _, c := range f.stream.Schema.Fields {
-		if c.Derive == record.EpochNanos {
-			out = append(out, c.Name)
-		}
-	}
-	q := f.stream.Sequence
-	return append(out, q.Source, q.Session, q.Epoch, q.Sequence)
 }
 
 // certify computes the certificate and commits it with the tags.

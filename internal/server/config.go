@@ -135,6 +135,7 @@ type MaintainConfig struct {
 	Interval     Duration `yaml:"interval"`
 	SnapshotAge  Duration `yaml:"snapshot_age"`
 	SnapshotsMin int      `yaml:"snapshots_min"`
+	SnapshotsMax int      `yaml:"snapshots_max"`
 	Grace        Duration `yaml:"grace"`
 }
 

@@ -1,0 +1,172 @@
+package maintain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tapehouse/tapehouse/internal/catalog"
+)
+
+// Flushes that serve freshness leave small files, and a statement opens each.
+// They are merged in the background, in the order in which they came, so that
+// each row is rewritten once where files are large, and a few times where they
+// are tiny: a merged file that is still small takes part in later merges.
+const (
+	// smallFileBytes is the size from which a file stays as it is.
+	smallFileBytes = 64 << 20
+	// mergeBytes is the size at which a group of small files is merged at once.
+	mergeBytes = 128 << 20
+	// mergeFiles is the number of small files at which they are, whatever their
+	// size.
+	mergeFiles = 64
+	// settledAge is how old the youngest file of a partition is when fewer small
+	// files are merged too.
+	settledAge = 10 * time.Minute
+	// mergeGroupFiles bounds the files of one merge.
+	mergeGroupFiles = 512
+)
+
+// due is a group of small files of one partition that is worth merging.
+type due struct {
+	table *catalog.Table
+	files []catalog.DataFile
+	bytes int64
+}
+
+// smallGroups chooses the files of a table that are to be merged. Files that a
+// tag keeps are left alone: they would take their space twice.
+func smallGroups(t *catalog.Table, all []catalog.DataFile, now time.Time) []due {
+	if len(t.Foreign()) > 0 || t.DataDir() == "" {
+		return nil
+	}
+	tagged := t.Tagged()
+	committed := map[int64]time.Time{}
+	for _, s := range t.Snapshots() {
+		committed[s.ID] = s.CommittedAt
+	}
+	var out []due
+	eachPartition(all, func(files []catalog.DataFile) bool {
+		settled := true
+		g := due{table: t}
+		for i := range files {
+			f := &files[i]
+			if now.Sub(committed[f.AddedBy]) < settledAge { // one whose snapshot has expired is old
+				settled = false
+			}
+			if f.SizeBytes >= smallFileBytes || tagged(f) {
+				continue
+			}
+			g.files = append(g.files, *f)
+			g.bytes += f.SizeBytes
+			if g.bytes >= mergeBytes || len(g.files) == mergeGroupFiles {
+				out, g = append(out, g), due{table: t}
+			}
+		}
+		if len(g.files) >= mergeFiles || settled && len(g.files) > 1 {
+			out = append(out, g)
+		}
+		return true
+	})
+	return out
+}
+
+// Merge merges small files of a table, and returns how many groups. Between two
+// groups it waits as long as pace says for the time that the last one took. A
+// commit that comes in between costs the group, which the next call takes up again.
+func (m *Maintainer) Merge(ctx context.Context, name catalog.Name, pace func(took time.Duration) time.Duration) (merged int, err error) {
+	t, err := m.o.Catalog.Load(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	all, err := m.o.Catalog.Files(ctx, t, catalog.At{})
+	if err != nil {
+		return 0, err
+	}
+	for _, g := range smallGroups(t, all, m.o.Now()) {
+		if err := ctx.Err(); err != nil {
+			return merged, err
+		}
+		start := time.Now()
+		err := m.replace(ctx, g.table, g.files, "small files")
+		switch {
+		case errors.Is(err, catalog.ErrConflict):
+			m.o.Logger.Debug("small files were not merged: a commit came in between", "table", name.String())
+		case err != nil:
+			return merged, fmt.Errorf("merge small files of %s: %w", name, err)
+		default:
+			merged++
+		}
+		if pace != nil && !m.sleep(ctx, pace(time.Since(start))) {
+			return merged, context.Cause(ctx)
+		}
+	}
+	return merged, nil
+}
+
+// sleep waits, and reports whether it was to the end.
+func (m *Maintainer) sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// mergeShare is the part of the time that merging takes while records come in:
+// it works for so long and then waits nine times as long.
+const mergeShare = 10
+
+// quietRecords is how many records may come in during a merge that still counts
+// as quiet.
+const quietRecords = 1000
+
+// MergeAll merges the small files of all tables, one table after the other, and
+// returns how many groups. While records come in it takes its time.
+func (m *Maintainer) MergeAll(ctx context.Context) (merged int, err error) {
+	names, err := m.o.Catalog.List(ctx, "")
+	if err != nil {
+		return 0, err
+	}
+	pace := m.pacing()
+	var errs []error
+	for _, n := range names {
+		k, err := m.Merge(ctx, n, pace)
+		merged += k
+		if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+			if ctx.Err() != nil {
+				return merged, err
+			}
+			errs = append(errs, err)
+		}
+	}
+	return merged, errors.Join(errs...)
+}
+
+// pacing tells after each merge how long to wait.
+func (m *Maintainer) pacing() func(took time.Duration) time.Duration {
+	before := m.ingested()
+	return func(took time.Duration) time.Duration {
+		now := m.ingested()
+		busy := now-before > quietRecords
+		before = now
+		if !busy {
+			return 0
+		}
+		return (mergeShare - 1) * took
+	}
+}
+
+func (m *Maintainer) ingested() int64 {
+	if m.o.Ingested == nil {
+		return 0
+	}
+	return m.o.Ingested()
+}
