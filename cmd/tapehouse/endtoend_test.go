@@ -126,7 +126,24 @@ func useServer(t *testing.T, data string, r demo.Result) {
 			t.Errorf("%v: %s", err, text)
 		}
 	}
-	out, _ := do(exitOK, "status")
+	out, _ := do(exitOK, "flush")
+	contains(t, out, "to the lake")
+	do(exitOK, "maintain", "--dry-run")
+	out, _ = do(exitOK, "maintain")
+	contains(t, out, "Maintained")
+	place, restored := filepath.Join(t.TempDir(), "backups"), filepath.Join(t.TempDir(), "restored")
+	out, _ = do(exitOK, "backup", "--to", place)
+	contains(t, out, "Backup ", "copied")
+	if out, errs, code := tapehouse(t, "restore", "--from", place, "--list"); code != exitOK || len(strings.Fields(out)) != 1 {
+		t.Errorf("restore --list: exit %d: %s%s", code, out, errs)
+	}
+	if out, errs, code := tapehouse(t, "restore", "--from", place, "--data", restored); code != exitOK || !strings.Contains(out, "✓ sealed     2026-11-20") {
+		t.Errorf("restore: exit %d: %s%s", code, out, errs)
+	}
+	if _, errs, code := tapehouse(t, "restore", "--from", place, "--data", restored); code != exitFailure || !strings.Contains(errs, "not empty") {
+		t.Errorf("restore again: exit %d: %s", code, errs)
+	}
+	out, _ = do(exitOK, "status")
 	contains(t, out, "2026-11-20", "sealed", r.Certificate)
 	var status console.Status
 	out, _ = do(exitOK, "status", "2026-11-20", "--json")

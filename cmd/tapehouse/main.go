@@ -152,8 +152,8 @@ market opens.
 	root.AddCommand(
 		newDemo(), newServe(), newReady(), newEnv(), newCredentials(),
 		newStatus(), newSeal(), newWaive(), newVerify(), newStatements(), newExplain(),
-		newSQL(), newGenerate(), newTrace(), newReplay(), newCheck(),
-		newBench(), newConfig(), newVersion(),
+		newSQL(), newGenerate(), newTrace(), newReplay(), newFlush(), newMaintain(), newBackup(), newRestore(), newCheck(),
+		newPlan(), newBench(), newConfig(), newVersion(),
 	)
 	return root
 }

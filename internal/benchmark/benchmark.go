@@ -33,7 +33,8 @@ type Options struct {
 	Runs        int // runs, of which the median counts; 3
 	Connections int // producers with one put outstanding each; 16
 	Rate        int // records/s in all; 0: as fast as possible (freshness: 100,000)
-	Records     int // convert: records of the file (4,000,000); view: base rows (10,000,000)
+	Records     int // convert: records of the file (4,000,000); view: base rows (10,000,000); longrun: a date's (5,000,000)
+	Days        int // longrun: trade dates; 30
 	Threads     int // convert: threads; one a core
 	// General makes convert read records whose members come in any order, with
 	// nulls, escapes, other alphabets and members that belong to no column.
@@ -81,6 +82,7 @@ func Commands() []Command {
 	return []Command{
 		{"ingest", "records/s through HTTP, SigV4, fsync, ledger, Parquet and commit, with a view and SQL queries", ingest},
 		{"soak", "80 % of the maximum rate for ten minutes, or --seconds: whether memory, latencies and files stay as they are", soak},
+		{"longrun", "30 trade dates (--days) with a flush a minute: whether metadata, planning and queries stay as they are", longrun},
 		{"latency", "acknowledgements at half the maximum rate, counted from when a put was due", latency},
 		{"replay", "the log read again after kill -9, against the rate at which it was written", replay},
 		{"convert", "JSON to Parquet against DuckDB's COPY (read_json)", convert},
@@ -90,7 +92,7 @@ func Commands() []Command {
 	}
 }
 
-// Run runs one benchmark, or "all" but the soak, and prints its report to out.
+// Run runs one benchmark, or "all" but those that take long (soak, longrun), and prints its report to out.
 func Run(ctx context.Context, name string, o Options, out io.Writer) (err error) {
 	stop, err := profile(o.OwnProfile)
 	if err != nil {
@@ -100,7 +102,7 @@ func Run(ctx context.Context, name string, o Options, out io.Writer) (err error)
 	m := thisMachine()
 	ran := false
 	for _, c := range Commands() {
-		if name != c.Name && (name != "all" || c.Name == "soak") {
+		if name != c.Name && (name != "all" || c.Name == "soak" || c.Name == "longrun") {
 			continue
 		}
 		ran = true

@@ -31,6 +31,16 @@ type Backend interface {
 	Trace(ctx context.Context, q TraceRequest) (Trace, error)
 	// Replay puts records through a stream again, each at most once.
 	Replay(ctx context.Context, q ReplayRequest) (Replay, error)
+	// Flush writes what the streams have acknowledged to their tables now.
+	Flush(ctx context.Context) (Flushed, error)
+	// PlanMaintenance tells what Maintain would do now.
+	PlanMaintenance(ctx context.Context) (MaintainPlan, error)
+	// Maintain merges small files and removes what nothing needs, once.
+	Maintain(ctx context.Context) (Maintained, error)
+	// Backup makes a backup. CodeConflict while another one is being made.
+	Backup(ctx context.Context, q BackupRequest) (Backup, error)
+	// BackupStatus is how far it is.
+	BackupStatus(ctx context.Context) (BackupStatus, error)
 }
 
 // Info describes a running server.

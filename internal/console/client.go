@@ -143,6 +143,31 @@ func (c *Client) Replay(ctx context.Context, q ReplayRequest) (Replay, error) {
 	return post[Replay](ctx, c, "replay", q)
 }
 
+// Flush is Backend.Flush.
+func (c *Client) Flush(ctx context.Context) (Flushed, error) {
+	return post[Flushed](ctx, c, "flush", struct{}{})
+}
+
+// PlanMaintenance is Backend.PlanMaintenance.
+func (c *Client) PlanMaintenance(ctx context.Context) (MaintainPlan, error) {
+	return get[MaintainPlan](ctx, c, "maintenance", nil)
+}
+
+// Maintain is Backend.Maintain.
+func (c *Client) Maintain(ctx context.Context) (Maintained, error) {
+	return post[Maintained](ctx, c, "maintain", struct{}{})
+}
+
+// Backup is Backend.Backup.
+func (c *Client) Backup(ctx context.Context, q BackupRequest) (Backup, error) {
+	return post[Backup](ctx, c, "backup", q)
+}
+
+// BackupStatus is Backend.BackupStatus.
+func (c *Client) BackupStatus(ctx context.Context) (BackupStatus, error) {
+	return get[BackupStatus](ctx, c, "backup-status", nil)
+}
+
 func get[A any](ctx context.Context, c *Client, name string, v url.Values) (A, error) {
 	u := c.base + "/api/v1/" + name
 	if len(v) > 0 {

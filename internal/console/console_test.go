@@ -77,6 +77,24 @@ func (f *fake) Replay(_ context.Context, q ReplayRequest) (Replay, error) {
 	return r, f.err
 }
 
+func (f *fake) Flush(context.Context) (Flushed, error) { return Flushed{Streams: 3, Records: 1}, f.err }
+
+func (f *fake) PlanMaintenance(context.Context) (MaintainPlan, error) {
+	return MaintainPlan{Tables: []MaintainTable{{Table: "n.t", Snapshots: 1234, Merges: 2, MergeFiles: 70, MergeBytes: 3 << 20}}, Dropped: 1}, f.err
+}
+
+func (f *fake) Maintain(context.Context) (Maintained, error) {
+	return Maintained{Snapshots: 3, Files: 4, Pinned: 5, Orphans: 6, Deletes: 7, Merges: 8}, f.err
+}
+
+func (f *fake) Backup(_ context.Context, q BackupRequest) (Backup, error) {
+	return Backup{To: q.To, ID: "20261127T173412Z", Files: 1234, Bytes: 3 << 30, Copied: 12, CopiedBytes: 1 << 20, Elsewhere: 2, Seconds: 3.5}, f.err
+}
+
+func (f *fake) BackupStatus(context.Context) (BackupStatus, error) {
+	return BackupStatus{Running: true, Files: 3, FilesAll: 9, Bytes: 7}, f.err
+}
+
 var user = auth.SQLUser{Name: "tapehouse", Password: "secret"}
 
 // open serves a fake and returns a client of it.
@@ -107,6 +125,24 @@ func TestEveryCallGoesThere(t *testing.T) {
 		t.Error(v, err)
 	}
 	if v, err := c.Seal(ctx, SealRequest{TradeDate: "2026-11-20", By: "me"}); err != nil || v.Tag != "eod-2026-11-20" {
+		t.Error(v, err)
+	}
+	if v, err := c.Flush(ctx); err != nil || v.Streams != 3 {
+		t.Error(v, err)
+	}
+	if v, err := c.PlanMaintenance(ctx); err != nil || v.Tables[0].MergeFiles != 70 || v.Dropped != 1 {
+		t.Error(v, err)
+	}
+	if v, err := c.Maintain(ctx); err != nil || v.Merges != 8 {
+		t.Error(v, err)
+	}
+	if v, err := c.Backup(ctx, BackupRequest{To: "/b"}); err != nil || v.To != "/b" || v.Copied != 12 {
+		t.Error(v, err)
+	}
+	if _, err := c.Backup(ctx, BackupRequest{}); !IsCode(err, CodeInvalid) {
+		t.Error(err)
+	}
+	if v, err := c.BackupStatus(ctx); err != nil || !v.Running || v.FilesAll != 9 {
 		t.Error(v, err)
 	}
 	q := WaiveRequest{TradeDate: "2026-11-20", Source: "ME1-ORD", Kind: ProblemGap, FirstSeq: 3, LastSeq: 4, Reason: "r", By: "me", Second: "you"}
@@ -380,13 +416,18 @@ func TestTexts(t *testing.T) {
 	verification, _ := f.Verify(t.Context(), VerifyRequest{})
 	run, _ := f.Statements(t.Context(), StatementsRequest{})
 	explanation, _ := f.Explain(t.Context(), ExplainRequest{Limit: 5})
-	for _, v := range []interface{ WriteText(io.Writer) error }{Status{}, status, seal, waiver, verification, run, explanation} {
+	plan, _ := f.PlanMaintenance(t.Context())
+	maintained, _ := f.Maintain(t.Context())
+	backup, _ := f.Backup(t.Context(), BackupRequest{To: "/b"})
+	for _, v := range []interface{ WriteText(io.Writer) error }{Status{}, status, seal, waiver, verification, run, explanation, MaintainPlan{}, plan, maintained, backup, Flushed{Streams: 3, Records: 1}} {
 		if err := v.WriteText(&b); err != nil {
 			t.Error(err)
 		}
 	}
 	for _, want := range []string{"No trade date yet", "✗ ME1-ORD lacks 5\n    → send it again", "~ X is silent", "12,345 rows of 9 feeds", "by      a and b",
-		"NOT verified", "✗ rows: certified 1, found 2", "✓ hash", "-1,234.5600", "bust", "… and 4 more"} {
+		"NOT verified", "✗ rows: certified 1, found 2", "✓ hash", "-1,234.5600", "bust", "… and 4 more",
+		"Nothing to do.", "1,234", "1 file of dropped tables", "8 groups of small files merged",
+		"1,234, 3.0 GiB", "2 files of the lake's", "Flushed 1 record of 3 streams"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("lacks %q:\n%s", want, b.String())
 		}
@@ -444,6 +485,11 @@ func TestForbidden(t *testing.T) {
 		"verify":         func() error { _, err := c.Verify(ctx, VerifyRequest{TradeDate: day}); return err },
 		"statements":     func() error { _, err := c.Statements(ctx, StatementsRequest{TradeDate: day}); return err },
 		"explain-charge": func() error { _, err := c.Explain(ctx, ExplainRequest{Statement: "s", Line: 1}); return err },
+		"maintenance":    func() error { _, err := c.PlanMaintenance(ctx); return err },
+		"backup":         func() error { _, err := c.Backup(ctx, BackupRequest{To: "/b"}); return err },
+		"backup-status":  func() error { _, err := c.BackupStatus(ctx); return err },
+		"flush":          func() error { _, err := c.Flush(ctx); return err },
+		"maintain":       func() error { _, err := c.Maintain(ctx); return err },
 	} {
 		if err := call(); !IsCode(err, CodeForbidden) || asked[len(asked)-1] != name {
 			t.Errorf("%s: %v (asked for %v)", name, err, asked)

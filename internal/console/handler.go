@@ -94,6 +94,16 @@ func NewHandler(o Options) *Handler {
 		}
 		return b.Replay(ctx, q)
 	})
+	write(h, "flush", func(ctx context.Context, _ struct{}) (Flushed, error) { return b.Flush(ctx) })
+	read(h, "maintenance", func(ctx context.Context, _ struct{}) (MaintainPlan, error) { return b.PlanMaintenance(ctx) })
+	write(h, "maintain", func(ctx context.Context, _ struct{}) (Maintained, error) { return b.Maintain(ctx) })
+	read(h, "backup-status", func(ctx context.Context, _ struct{}) (BackupStatus, error) { return b.BackupStatus(ctx) })
+	write(h, "backup", func(ctx context.Context, q BackupRequest) (Backup, error) {
+		if q.To == "" {
+			return Backup{}, Errorf(CodeInvalid, "backup wants a place to copy to")
+		}
+		return b.Backup(ctx, q)
+	})
 	write(h, "seal", dated(b.Seal, func(q SealRequest) string { return q.TradeDate }))
 	write(h, "waive", dated(b.Waive, func(q WaiveRequest) string { return q.TradeDate }))
 	write(h, "verify", dated(b.Verify, func(q VerifyRequest) string { return q.TradeDate }))

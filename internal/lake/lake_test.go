@@ -311,7 +311,7 @@ func TestPutLeavesNothingOnError(t *testing.T) {
 	boom := errors.New("boom")
 	mem := fsys.NewMem()
 	s, err := OpenLocal(fsys.NewFaulty(mem, func(op, name string, n int) error {
-		if op == "sync" && strings.Contains(name, stagingDir) {
+		if op == "sync" && strings.Contains(name, StagingDir) {
 			return boom
 		}
 		return nil

@@ -20,10 +20,10 @@ import (
 	"github.com/tapehouse/tapehouse/internal/fsys"
 )
 
-// stagingDir holds objects that are being written. It lies in the store, so
+// StagingDir holds objects of a Local that are being written. It lies in the store, so
 // that the last step is a rename within one file system. No object's name
 // begins with '.', so it cannot be mistaken for one.
-const stagingDir = ".staging"
+const StagingDir = ".staging"
 
 // knownDirsMax bounds the memory of directories that were made; past it the
 // memory starts anew, which costs a few system calls.
@@ -40,9 +40,10 @@ const (
 // and its directory fsynced. One process at a time may put (the data directory
 // has one owner); any number may read.
 type Local struct {
-	fs  fsys.FS
-	dir string // absolute, clean
-	uri string // "file://" + dir
+	fs     fsys.FS
+	dir    string   // absolute, clean
+	uri    string   // "file://" + dir
+	former []string // URIs of directories that the store was in before, see NoteFormer
 
 	sweep sync.Once // clears the staging directory before the first put
 	temp  atomic.Uint64
@@ -68,8 +69,12 @@ func OpenLocal(fsystem fsys.FS, dir string) (*Local, error) {
 			return nil, fmt.Errorf("open lake %q: character %q in the path is escaped differently by Iceberg's readers; use letters, digits and . , _ = + @ ~ -", dir, dir[i])
 		}
 	}
+	former, err := readFormer(fsystem, dir)
+	if err != nil {
+		return nil, fmt.Errorf("open lake %q: %w", dir, err)
+	}
 	return &Local{
-		fs: fsystem, dir: dir, uri: "file://" + dir,
+		fs: fsystem, dir: dir, uri: "file://" + dir, former: former,
 		life: strconv.Itoa(os.Getpid()) + "-" + uuid.NewString()[:8],
 		busy: make(map[string]struct{}), known: make(map[string]struct{}),
 	}, nil
@@ -92,6 +97,9 @@ func (l *Local) Name(uri string) (string, bool) {
 		p = strings.TrimPrefix(p, "file:")
 	}
 	name, ok := strings.CutPrefix(p, l.dir+"/")
+	for i := 0; !ok && i < len(l.former); i++ {
+		name, ok = strings.CutPrefix(p, strings.TrimPrefix(l.former[i], "file://")+"/")
+	}
 	if !ok || CheckName(strings.TrimSuffix(name, "/")) != nil {
 		return "", false
 	}
@@ -240,10 +248,10 @@ func (l *Local) stage(ctx context.Context, name string, r io.Reader, sizeBytes i
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if err := l.makeDir(stagingDir + "/x"); err != nil {
+	if err := l.makeDir(StagingDir + "/x"); err != nil {
 		return "", err
 	}
-	temp = filepath.Join(l.dir, stagingDir, l.life+"-"+strconv.FormatUint(l.temp.Add(1), 10))
+	temp = filepath.Join(l.dir, StagingDir, l.life+"-"+strconv.FormatUint(l.temp.Add(1), 10))
 	f, err := l.fs.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
 	if err != nil {
 		return "", fmt.Errorf("put %s: %w", name, err)
@@ -309,7 +317,7 @@ func (l *Local) makeDir(name string) error {
 // clearStaging removes what a crash left half written. Errors are of no
 // consequence: the names of this process differ.
 func (l *Local) clearStaging() {
-	dir := filepath.Join(l.dir, stagingDir)
+	dir := filepath.Join(l.dir, StagingDir)
 	entries, err := l.fs.ReadDir(dir)
 	if err != nil {
 		return

@@ -94,6 +94,7 @@ type Server struct {
 	warehouse    *warehouse.Warehouse
 	maintainer   *maintain.Maintainer
 	market       *market.Market
+	backups      backups
 	startedAt    time.Time
 
 	certificateEnds time.Time // zero without TLS

@@ -31,14 +31,22 @@ func (s *Server) openViews(ctx context.Context) error {
 	s.views = views{m}
 	c := s.cfg.Maintain
 	s.maintainer, err = maintain.New(maintain.Options{Catalog: s.catalog, Engine: s.engine, Store: s.lake, Staging: s.dir("staging"),
-		Interval: time.Duration(c.Interval), SnapshotAge: time.Duration(c.SnapshotAge), SnapshotsMin: c.SnapshotsMin, Grace: time.Duration(c.Grace),
-		Needs: m.KeepSnapshots, Logger: s.logger, Registerer: s.metrics})
+		Interval: time.Duration(c.Interval), SnapshotAge: time.Duration(c.SnapshotAge), SnapshotsMin: c.SnapshotsMin, SnapshotsMax: c.SnapshotsMax, Grace: time.Duration(c.Grace),
+		Ingested: s.acknowledged, Needs: m.KeepSnapshots, Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return err
 	}
 	s.maintainer.Start()
 	s.onClose(func(context.Context) error { return s.maintainer.Close() })
 	return nil
+}
+
+// acknowledged is how many records all streams have acknowledged.
+func (s *Server) acknowledged() (n int64) {
+	for _, st := range s.delivery.Streams() {
+		n += int64(st.Stats().Acknowledged)
+	}
+	return n
 }
 
 // openClose opens the close of trade dates and its watch over the deadlines.
