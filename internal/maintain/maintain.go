@@ -47,12 +47,7 @@ func (m *Maintainer) Start() {
 			return err
 		})
 	})
-	m.wg.Go(func() {
-		m.loop(func(ctx context.Context) error {
-			_, err := m.MergeAll(ctx)
-			return err
-		})
-	})
+	m.wg.Go(func() { m.loop(m.mergeUnlessBusy()) })
 }
 
 // Hold keeps rounds from removing files until release: what is listed stays

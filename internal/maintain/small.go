@@ -76,6 +76,10 @@ func smallGroups(t *catalog.Table, all []catalog.DataFile, now time.Time) []due 
 // groups it waits as long as pace says for the time that the last one took. A
 // commit that comes in between costs the group, which the next call takes up again.
 func (m *Maintainer) Merge(ctx context.Context, name catalog.Name, pace func(took time.Duration) time.Duration) (merged int, err error) {
+	return m.merge(ctx, name, 0, pace)
+}
+
+func (m *Maintainer) merge(ctx context.Context, name catalog.Name, least int, pace func(took time.Duration) time.Duration) (merged int, err error) {
 	t, err := m.o.Catalog.Load(ctx, name)
 	if err != nil {
 		return 0, err
@@ -84,7 +88,14 @@ func (m *Maintainer) Merge(ctx context.Context, name catalog.Name, pace func(too
 	if err != nil {
 		return 0, err
 	}
-	for _, g := range smallGroups(t, all, m.o.Now()) {
+	groups, files := smallGroups(t, all, m.o.Now()), 0
+	for _, g := range groups {
+		files += len(g.files)
+	}
+	if files < least {
+		return 0, nil
+	}
+	for _, g := range groups {
 		if err := ctx.Err(); err != nil {
 			return merged, err
 		}
@@ -128,17 +139,45 @@ const mergeShare = 10
 // as quiet.
 const quietRecords = 1000
 
+// busyRate is how many records a second come in when merging is put off: the
+// sorting of millions of rows would be felt by producers, and flushes are large
+// then. backlogFiles small files of a table are merged all the same.
+const (
+	busyRate     = 100_000
+	backlogFiles = 5_000
+)
+
+// mergeUnlessBusy is a step of the loop.
+func (m *Maintainer) mergeUnlessBusy() func(ctx context.Context) error {
+	at, records := m.o.Now(), m.ingested()
+	return func(ctx context.Context) error {
+		now, more := m.o.Now(), m.ingested()
+		busy := float64(more-records) > busyRate*now.Sub(at).Seconds()
+		at, records = now, more
+		least := 0
+		if busy {
+			least = backlogFiles
+		}
+		_, err := m.mergeTables(ctx, least, m.pacing())
+		return err
+	}
+}
+
 // MergeAll merges the small files of all tables, one table after the other, and
-// returns how many groups. While records come in it takes its time.
+// returns how many groups: at once, whatever else is to be done.
 func (m *Maintainer) MergeAll(ctx context.Context) (merged int, err error) {
+	return m.mergeTables(ctx, 0, nil)
+}
+
+// mergeTables merges the small files of the tables that have at least so many.
+func (m *Maintainer) mergeTables(ctx context.Context, least int, pace func(took time.Duration) time.Duration) (merged int, err error) {
 	names, err := m.o.Catalog.List(ctx, "")
 	if err != nil {
 		return 0, err
 	}
-	pace := m.pacing()
 	var errs []error
 	for _, n := range names {
-		k, err := m.Merge(ctx, n, pace)
+		k, err := m.merge(ctx, n, least, pace)
 		merged += k
 		if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 			if ctx.Err() != nil {

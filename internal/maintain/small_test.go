@@ -152,3 +152,26 @@ func TestPace(t *testing.T) {
 		t.Errorf("quiet again: %s", d)
 	}
 }
+
+// TestBusyPutsMergingOff: under a heavy load nothing is merged, until it ends.
+func TestBusyPutsMergingOff(t *testing.T) {
+	h := newHouse(t)
+	for i := range 3 {
+		h.add(20000, i*10, 10)
+	}
+	h.now.Add(int64(settledAge + time.Second))
+	records := int64(0)
+	step := h.maintainer(func(o *Options) { o.Ingested = func() int64 { return records } }).mergeUnlessBusy()
+	h.now.Add(int64(time.Minute))
+	records += 61 * busyRate
+	check(t, step(t.Context()))
+	if n := len(h.files()); n != 3 {
+		t.Fatalf("%d files: merged under load", n)
+	}
+	h.now.Add(int64(time.Minute))
+	records += 59 * busyRate
+	check(t, step(t.Context()))
+	if n := len(h.files()); n != 1 {
+		t.Fatalf("%d files: not merged once the load had fallen", n)
+	}
+}
