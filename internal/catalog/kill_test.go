@@ -19,6 +19,9 @@ import (
 // killDirEnv makes the test binary commit for ever in the directory it names.
 const killDirEnv = "TAPEHOUSE_TEST_KILL_DIR"
 
+// killURLEnv names the PostgreSQL database of its catalog; without, it is SQLite.
+const killURLEnv = "TAPEHOUSE_TEST_KILL_URL"
+
 // TestKill kills a committing process with SIGKILL, several times: what it
 // acknowledged is there, and the rows are those of the progress, each once.
 func TestKill(t *testing.T) {
@@ -35,7 +38,7 @@ func TestKill(t *testing.T) {
 	acked := 0
 	for round := range 4 {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$")
-		cmd.Env = append(os.Environ(), killDirEnv+"="+w.dir)
+		cmd.Env = append(os.Environ(), killDirEnv+"="+w.dir, killURLEnv+"="+w.postgres)
 		out, err := cmd.StdoutPipe()
 		if err == nil {
 			err = cmd.Start()
@@ -87,7 +90,7 @@ func commitForEver(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := Open(ctx, Options{Dir: dir, Warehouse: store, Owner: "to be killed"})
+	c, err := Open(ctx, Options{Dir: dir, Postgres: os.Getenv(killURLEnv), Warehouse: store, Owner: "to be killed"})
 	if err != nil {
 		t.Fatal(err)
 	}
