@@ -46,34 +46,38 @@ type postgres struct {
 	logger *slog.Logger
 }
 
-// CheckURL checks the URL of a PostgreSQL catalog. Its errors never show a password.
+// CheckURL checks the URL of a PostgreSQL catalog. Its errors never show a
+// password, nor a host: a password with a special character that is not escaped
+// can look like one.
 func CheckURL(text string) error {
 	_, err := parsePostgres(text)
 	return err
 }
 
-// parsePostgres reads a URL. A password that stands in it is in no error.
+const urlForm = "want postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full, with special characters of the password as %-escapes"
+
 func parsePostgres(text string) (*pgx.ConnConfig, error) {
 	u, err := url.Parse(text)
-	if err != nil {
-		// The parser's own error shows the text.
-		return nil, fmt.Errorf("%w URL: want postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full, with %%-escapes for special characters of the password", ErrInvalid)
-	}
-	if u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return nil, fmt.Errorf("%w URL: it begins with %q, want postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full", ErrInvalid, u.Scheme+":")
+	switch {
+	case err != nil: // it shows the text
+		return nil, fmt.Errorf("%w URL: %s", ErrInvalid, urlForm)
+	case u.Scheme != "postgres" && u.Scheme != "postgresql":
+		return nil, fmt.Errorf("%w URL: it does not begin with postgres://; %s", ErrInvalid, urlForm)
+	case u.Fragment != "" || u.User == nil && strings.Contains(text, "@"):
+		return nil, fmt.Errorf("%w URL: it has a # or ? before its @; %s", ErrInvalid, urlForm)
 	}
 	config, err := pgx.ParseConfig(text)
 	if err != nil {
 		reason := "the driver does not take it"
 		if parse := (*pgconn.ParseConfigError)(nil); errors.As(err, &parse) {
 			if inner := errors.Unwrap(parse); inner != nil {
-				reason = inner.Error()
+				reason = hide(inner.Error(), u)
 			}
 		}
-		return nil, fmt.Errorf("%w URL postgres://%s%s: %s", ErrInvalid, u.Host, u.Path, hide(reason, u))
+		return nil, fmt.Errorf("%w URL: %s; %s", ErrInvalid, reason, urlForm)
 	}
-	if config.Database == "" || strings.Trim(u.Path, "/") == "" && u.Query().Get("dbname") == "" && u.Query().Get("database") == "" {
-		return nil, fmt.Errorf("%w URL postgres://%s: it names no database", ErrInvalid, u.Host)
+	if strings.Trim(u.Path, "/") == "" && u.Query().Get("dbname") == "" && u.Query().Get("database") == "" {
+		return nil, fmt.Errorf("%w URL: it names no database; %s", ErrInvalid, urlForm)
 	}
 	if err := checkTransport(config, u); err != nil {
 		return nil, err
@@ -131,7 +135,7 @@ func checkTransport(config *pgx.ConnConfig, u *url.URL) error {
 		if mode == "" {
 			mode = "no sslmode"
 		}
-		return fmt.Errorf("%w URL postgres://%s%s: with %s the catalog and its password could cross the network in the clear: add sslmode=verify-full (and sslrootcert=FILE), or sslmode=disable if the network is trusted", ErrInvalid, u.Host, u.Path, mode)
+		return fmt.Errorf("%w URL: with %s the catalog and its password could cross the network in the clear: add sslmode=verify-full (and sslrootcert=FILE), or sslmode=disable if the network is trusted", ErrInvalid, mode)
 	}
 	return nil
 }

@@ -46,7 +46,8 @@ func (m Message) Commit() bool { return bytes.EqualFold([]byte(m.Statement), []b
 // replaced at any time; without one everything passes.
 type Proxy struct {
 	Addr string
-	// Later is how long a message that is carried out later waits.
+	// Later is how long a message that is carried out later waits, and how long
+	// an answer is waited for.
 	Later time.Duration
 
 	target string
@@ -140,6 +141,7 @@ func (p *Proxy) serve(client net.Conn) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		defer client.Close() //nolint:errcheck // the server has ended the connection
 		buf := make([]byte, 32<<10)
 		for {
 			n, err := server.Read(buf)
@@ -180,10 +182,7 @@ func (p *Proxy) serve(client net.Conn) {
 			if _, err := server.Write(raw); err != nil {
 				return
 			}
-			select {
-			case <-answered:
-			case <-ended:
-			}
+			p.answer(answered, ended)
 			return
 		case CutAtOnce:
 			mute.Store(true)
@@ -196,15 +195,22 @@ func (p *Proxy) serve(client net.Conn) {
 			if _, err := server.Write(raw); err != nil {
 				return
 			}
-			select {
-			case <-answered:
-			case <-ended:
-			}
+			p.answer(answered, ended)
 			return
 		}
 		if _, err := server.Write(raw); err != nil {
 			return
 		}
+	}
+}
+
+// answer waits for the server's answer to a message, or for long enough for a
+// message that has none of its own.
+func (p *Proxy) answer(answered, ended <-chan struct{}) {
+	select {
+	case <-answered:
+	case <-ended:
+	case <-time.After(p.Later):
 	}
 }
 
