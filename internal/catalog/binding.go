@@ -51,9 +51,9 @@ func readBinding(dir string) (Identity, error) {
 
 // The catalog's own documents.
 const (
-	ownKind        = "catalog"
-	ownIdentity    = "identity"
-	ownMaintenance = "maintenance"
+	ownKind     = "catalog"
+	ownIdentity = "identity"
+	ownLease    = "lease/"
 )
 
 // catalogIdentity is the document by which a database says which catalog it is,
@@ -136,45 +136,42 @@ func (p *postgres) identify(ctx context.Context, c *Catalog, tx *sql.Tx) (have c
 	return have, err
 }
 
-// maintenanceLease is how long a server that does the maintenance may be silent
-// before another one takes it over.
-const maintenanceLease = 10 * time.Minute
-
 type lease struct {
 	Directory string    `json:"directory"`
 	Until     time.Time `json:"until"`
 }
 
-// Maintains reports whether it is this server's turn to expire, sweep and remove
-// orphans, and keeps it so for ten minutes. On a catalog that is not shared it
-// always is. Two servers that both believe it, for their clocks differ, do the
-// same work twice and no harm.
-func (c *Catalog) Maintains(ctx context.Context) (bool, error) {
+// Lease reports whether a piece of work that all servers would do alike is this
+// one's, and keeps it so for d; 0 gives it up. A catalog that is not shared has
+// only one server, whose it always is. A lease saves work that is done twice; it
+// does not guard: the servers' clocks may differ.
+func (c *Catalog) Lease(ctx context.Context, work string, d time.Duration) (ours bool, err error) {
 	if err := c.usable(true); err != nil {
 		return false, err
 	}
 	if c.identity.Directory == "" {
 		return true, nil
 	}
-	doc, err := c.GetDocument(ctx, ownKind, ownMaintenance)
+	key := ownLease + work
+	doc, err := c.GetDocument(ctx, ownKind, key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
 	var have lease
 	if err == nil {
 		if err := json.Unmarshal(doc.Body, &have); err != nil {
-			return false, fmt.Errorf("read who does the maintenance: %w", err)
+			return false, fmt.Errorf("read the lease of %s: %w", work, err)
 		}
 	}
 	now := c.now().UTC()
 	if have.Directory != c.identity.Directory && now.Before(have.Until) {
 		return false, nil
 	}
-	b, err := json.Marshal(lease{c.identity.Directory, now.Add(maintenanceLease)})
+	b, err := json.Marshal(lease{c.identity.Directory, now.Add(d)})
 	if err != nil {
 		return false, err
 	}
-	_, err = c.PutDocument(ctx, DocumentWrite{Kind: ownKind, Key: ownMaintenance, IfVersion: doc.Version, Body: b, KeepVersions: 1})
+	_, err = c.PutDocument(ctx, DocumentWrite{Kind: ownKind, Key: key, IfVersion: doc.Version, Body: b, KeepVersions: 1})
 	if errors.Is(err, ErrConflict) {
 		return false, nil // another one was faster
 	}

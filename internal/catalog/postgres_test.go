@@ -448,35 +448,40 @@ func writeBinding(t *testing.T, dir string, i Identity) {
 	must(t, writeFile(filepath.Join(dir, bindingName), strings.Join([]string{bindingHead, i.Catalog, i.Directory, ""}, "\n")))
 }
 
-// TestMaintenanceHasOneOwner: of two servers one maintains, and the other takes
-// over when it is gone.
-func TestMaintenanceHasOneOwner(t *testing.T) {
+// TestLease: of two servers one has a piece of work, and the other takes it over
+// when it is given up or forgotten.
+func TestLease(t *testing.T) {
 	ctx := t.Context()
 	w := newWorld(t)
 	a := w.open()
-	turn := func(c *Catalog) bool {
+	lease := func(c *Catalog, d time.Duration) bool {
 		t.Helper()
-		ok, err := c.Maintains(ctx)
+		ok, err := c.Lease(ctx, "work", d)
 		must(t, err)
 		return ok
 	}
-	if !turn(a) || !turn(a) {
-		t.Error("the only server does not maintain")
+	if !lease(a, time.Minute) || !lease(a, time.Minute) {
+		t.Error("the only server does not get the work")
 	}
 	if w.postgres == "" {
 		return
 	}
 	other := w.beside()
 	b := other.open()
-	if turn(b) {
-		t.Error("two servers maintain")
+	if lease(b, time.Minute) {
+		t.Error("two servers have the work")
 	}
-	other.later(maintenanceLease + time.Second)
-	if !turn(b) {
-		t.Error("nobody takes over")
+	if ok, err := b.Lease(ctx, "other work", time.Minute); err != nil || !ok {
+		t.Errorf("other work: %v, %v", ok, err)
 	}
-	w.now.Store(other.now.Load())
-	if turn(a) {
-		t.Error("the former maintainer goes on")
+	other.later(time.Minute + time.Second)
+	if !lease(b, time.Minute) {
+		t.Error("nobody takes over what was forgotten")
+	}
+	if w.now.Store(other.now.Load()); lease(a, time.Minute) {
+		t.Error("the former one goes on")
+	}
+	if lease(b, 0); !lease(a, time.Minute) {
+		t.Error("nobody takes over what was given up")
 	}
 }

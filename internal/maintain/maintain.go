@@ -66,6 +66,15 @@ func (m *Maintainer) loop() {
 		case <-m.stop:
 			return
 		case <-t.C:
+			if m.o.Turn != nil {
+				ours, err := m.o.Turn(ctx)
+				if err != nil && ctx.Err() == nil {
+					m.o.Logger.Error("maintenance", "err", err)
+				}
+				if !ours {
+					continue
+				}
+			}
 			if _, err := m.Round(ctx); err != nil && ctx.Err() == nil {
 				m.o.Logger.Error("maintenance", "err", err)
 			}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/lake"
 )
@@ -27,6 +28,10 @@ import (
 //go:embed tapehouse.yaml
 var Sample string
 
+// CatalogEnv is the environment's variable that wins over the key catalog, so
+// that a password need not stand in a file.
+const CatalogEnv = "TAPEHOUSE_CATALOG"
+
 // Config is the configuration file. A key that is absent has the default of
 // Sample; an unknown key is refused with its line.
 type Config struct {
@@ -34,6 +39,7 @@ type Config struct {
 	Region     string            `yaml:"region"`
 	Listen     ListenConfig      `yaml:"listen"`
 	TLS        TLSConfig         `yaml:"tls"`
+	Catalog    string            `yaml:"catalog"` // URL of a PostgreSQL database, with its password; "": SQLite
 	Lake       LakeConfig        `yaml:"lake"`
 	Log        LogConfig         `yaml:"log"`
 	Ledger     LedgerConfig      `yaml:"ledger"`
@@ -255,6 +261,11 @@ func (c *Config) Check() error {
 		}
 		if !loop && c.TLS.Cert == "" {
 			return fmt.Errorf("listen.%s: %s is not a loopback address, and there is no TLS: set tls.cert and tls.key, or listen on 127.0.0.1", l.name, l.addr)
+		}
+	}
+	if c.Catalog != "" {
+		if err := catalog.CheckURL(c.Catalog); err != nil {
+			return fmt.Errorf("catalog (or %s): %w; leave it empty for SQLite in the data directory", CatalogEnv, err)
 		}
 	}
 	if err := c.Lake.check(); err != nil {
