@@ -136,12 +136,16 @@ func onEachLake(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 func newS3World(t testing.TB, server *s3test.Server, endpoint string) *world {
-	store, err := lake.OpenS3(t.Context(), lake.S3Options{Bucket: server.Bucket, Prefix: "warehouse", Region: s3test.Region, Endpoint: endpoint,
-		PathStyle: true, AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey, Attempts: 2})
+	store, err := openS3(t.Context(), server.Bucket, endpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return emptyWorld(t, t.TempDir(), store)
+}
+
+func openS3(ctx context.Context, bucket, endpoint string) (*lake.S3, error) {
+	return lake.OpenS3(ctx, lake.S3Options{Bucket: bucket, Prefix: "warehouse", Region: s3test.Region, Endpoint: endpoint,
+		PathStyle: true, AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey, Attempts: 2})
 }
 
 // path is a lake name as DataFile.Path has it.

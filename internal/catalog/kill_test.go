@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,8 +21,8 @@ import (
 // killDirEnv makes the test binary commit for ever in the directory it names.
 const killDirEnv = "TAPEHOUSE_TEST_KILL_DIR"
 
-// The catalog of that process: its lake's directory, the URL of its PostgreSQL
-// database (without: it is SQLite), the shard that it feeds.
+// The catalog of that process: its lake's directory or S3 endpoint, the URL of its
+// PostgreSQL database (without: it is SQLite), the shard that it feeds.
 const (
 	killLakeEnv  = "TAPEHOUSE_TEST_KILL_LAKE"
 	killURLEnv   = "TAPEHOUSE_TEST_KILL_URL"
@@ -29,10 +30,10 @@ const (
 )
 
 // startKillable starts a process that commits for ever.
-func startKillable(t *testing.T, w *world, lakeDir string, shard int) (*exec.Cmd, *bufio.Scanner) {
+func startKillable(t *testing.T, w *world, at string, shard int) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$")
-	cmd.Env = append(os.Environ(), killDirEnv+"="+w.dir, killLakeEnv+"="+lakeDir, killURLEnv+"="+w.postgres, killShardEnv+"="+strconv.Itoa(shard))
+	cmd.Env = append(os.Environ(), killDirEnv+"="+w.dir, killLakeEnv+"="+at, killURLEnv+"="+w.postgres, killShardEnv+"="+strconv.Itoa(shard))
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -109,7 +110,13 @@ func ownTable(shard int) Name { return Name{"equities", fmt.Sprintf("own_%d", sh
 // shard's own table if there is one, and a version of a document that counts.
 func commitForEver(t *testing.T, dir string) {
 	ctx := context.Background()
-	store, err := lake.OpenLocal(fsys.OS, os.Getenv(killLakeEnv))
+	var store lake.Store
+	var err error
+	if at := os.Getenv(killLakeEnv); strings.HasPrefix(at, "http") {
+		store, err = openS3(ctx, "lake", at)
+	} else {
+		store, err = lake.OpenLocal(fsys.OS, at)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,26 +116,16 @@ func hide(text string, u *url.URL) string {
 // checkTransport refuses a connection in the clear to another machine, unless
 // the URL says that it is wanted: the driver's default would fall back to one.
 func checkTransport(config *pgx.ConnConfig, u *url.URL) error {
-	hosts := []string{config.Host}
+	clear := map[string]bool{config.Host: config.TLSConfig == nil}
 	for _, f := range config.Fallbacks {
-		hosts = append(hosts, f.Host)
+		clear[f.Host] = clear[f.Host] || f.TLSConfig == nil
 	}
-	mode := u.Query().Get("sslmode")
-	switch mode {
-	case "require", "verify-ca", "verify-full", "disable":
-		return nil
-	}
-	for _, h := range hosts {
-		if strings.HasPrefix(h, "/") || h == "localhost" {
-			continue
+	for host, possible := range clear {
+		ip := net.ParseIP(host)
+		local := strings.HasPrefix(host, "/") || host == "localhost" || ip != nil && ip.IsLoopback()
+		if possible && !local && u.Query().Get("sslmode") != "disable" {
+			return fmt.Errorf("%w URL: the catalog and its password could cross the network in the clear: add sslmode=verify-full (and sslrootcert=FILE), or sslmode=disable if the network is trusted", ErrInvalid)
 		}
-		if ip := net.ParseIP(h); ip != nil && ip.IsLoopback() {
-			continue
-		}
-		if mode == "" {
-			mode = "no sslmode"
-		}
-		return fmt.Errorf("%w URL: with %s the catalog and its password could cross the network in the clear: add sslmode=verify-full (and sslrootcert=FILE), or sslmode=disable if the network is trusted", ErrInvalid, mode)
 	}
 	return nil
 }
