@@ -116,11 +116,11 @@ func hide(text string, u *url.URL) string {
 // checkTransport refuses a connection in the clear to another machine, unless
 // the URL says that it is wanted: the driver's default would fall back to one.
 func checkTransport(config *pgx.ConnConfig, u *url.URL) error {
-	clear := map[string]bool{config.Host: config.TLSConfig == nil}
+	plain := map[string]bool{config.Host: config.TLSConfig == nil}
 	for _, f := range config.Fallbacks {
-		clear[f.Host] = clear[f.Host] || f.TLSConfig == nil
+		plain[f.Host] = plain[f.Host] || f.TLSConfig == nil
 	}
-	for host, possible := range clear {
+	for host, possible := range plain {
 		ip := net.ParseIP(host)
 		local := strings.HasPrefix(host, "/") || host == "localhost" || ip != nil && ip.IsLoopback()
 		if possible && !local && u.Query().Get("sslmode") != "disable" {

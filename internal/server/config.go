@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -241,10 +242,14 @@ func (c *Config) decode(b []byte) error {
 	}
 	if err != nil {
 		// The library's own form names line, column and the offending text.
-		return errors.New(strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return errors.New(secretsRE.ReplaceAllString(strings.TrimSpace(yaml.FormatError(err, false, true)), "$1…"))
 	}
 	return nil
 }
+
+// secretsRE finds the passwords in the lines of a configuration, which an error
+// about a line beside them shows.
+var secretsRE = regexp.MustCompile(`(?m)(\b(?:catalog|secret_access_key)\b["']?[ \t]*:[ \t]*)[^\n]*`)
 
 // Check refuses what would start and then fail, or start and be unsafe.
 func (c *Config) Check() error {
