@@ -485,3 +485,28 @@ func TestLease(t *testing.T) {
 		t.Error("nobody takes over what was given up")
 	}
 }
+
+// TestBehindAPooler: a pooler gives each transaction another session, which then
+// serves others, and ends sessions after a second.
+func TestBehindAPooler(t *testing.T) {
+	w := newPostgresWorld(t)
+	w.postgres = pgtest.URL(pgtest.Start(t).StartPooler(t), w.database)
+	a, b := w.open(), w.beside().open()
+	appendBeside(t, a, b, 40)
+	ctx := t.Context()
+	must(t, a.CreateNamespace(ctx, "files", nil))
+	var put []hive.Partition
+	for n := range 1200 {
+		put = append(put, hive.Partition{Values: []string{fmt.Sprint(n)}})
+	}
+	name := Name{"files", "symbols"}
+	must(t, a.ChangeExternals(ctx, []ExternalChange{{Table: name, Define: symbolsTable(), Put: put}}))
+	if err := b.ChangeExternals(ctx, []ExternalChange{{Table: name, Define: symbolsTable()}}); !errors.Is(err, ErrExists) {
+		t.Errorf("a name that is taken: %v, want ErrExists", err)
+	}
+	n := 0
+	must(t, b.ExternalPartitions(ctx, name, PartitionsPage{}, func(ExternalPartition) bool { n++; return true }))
+	if n != len(put) {
+		t.Errorf("%d partitions, want %d", n, len(put))
+	}
+}
