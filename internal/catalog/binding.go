@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -47,6 +48,27 @@ func readBinding(dir string) (Identity, error) {
 		return Identity{}, fmt.Errorf("%s holds %q: run the program that wrote it, or restore it from a backup", name, b)
 	}
 	return Identity{Catalog: lines[1], Directory: lines[2]}, nil
+}
+
+// CheckDirectory refuses a directory whose tables are in the other kind of
+// database than the options' Dir and Postgres choose.
+func CheckDirectory(dir, postgres string) error {
+	if postgres == "" {
+		b, err := readBinding(dir)
+		if err == nil && b != (Identity{}) {
+			err = fmt.Errorf("the tables of this data directory are in PostgreSQL, in the catalog %s: name its database in the configuration (catalog: postgres://…), or choose another data directory", b.Catalog)
+		}
+		return err
+	}
+	name := filepath.Join(dir, databaseName)
+	_, err := os.Stat(name)
+	switch {
+	case err == nil:
+		return fmt.Errorf("the tables of this data directory are in SQLite, in %s: remove catalog: from the configuration, or begin a new data directory", name)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return err
 }
 
 // The catalog's own documents.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -152,13 +151,7 @@ func (p *postgres) label() string {
 
 func (p *postgres) open(ctx context.Context, readOnly bool) (writer, reader *sql.DB, err error) {
 	if !readOnly {
-		if err := os.MkdirAll(p.dir, 0o755); err != nil {
-			return nil, nil, err
-		}
-		switch _, err := os.Stat(filepath.Join(p.dir, databaseName)); {
-		case err == nil:
-			return nil, nil, fmt.Errorf("the tables of this data directory are in SQLite, in %s: remove catalog: from the configuration, or begin a new data directory", filepath.Join(p.dir, databaseName))
-		case !errors.Is(err, os.ErrNotExist):
+		if err := errors.Join(CheckDirectory(p.dir, p.label()), os.MkdirAll(p.dir, 0o755)); err != nil {
 			return nil, nil, err
 		}
 		writer = sql.OpenDB(connector{stdlib.GetConnector(*p.config), true})

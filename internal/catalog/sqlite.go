@@ -33,13 +33,8 @@ func (s *sqlite) open(ctx context.Context, readOnly bool) (writer, reader *sql.D
 			return nil, nil, err
 		}
 	} else {
-		if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		if err := errors.Join(CheckDirectory(s.dir, ""), os.MkdirAll(s.dir, 0o755)); err != nil {
 			return nil, nil, err
-		}
-		if b, err := readBinding(s.dir); err != nil {
-			return nil, nil, err
-		} else if b != (Identity{}) {
-			return nil, nil, fmt.Errorf("the tables of this data directory are in PostgreSQL, in the catalog %s: name its database in the configuration (catalog: postgres://…), or choose another data directory", b.Catalog)
 		}
 		if writer, err = openWriter(ctx, s.path); err != nil {
 			return nil, nil, err

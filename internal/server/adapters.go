@@ -22,7 +22,7 @@ import (
 // tables gives the engine the catalog's tables.
 type tables struct{ catalog *catalog.Catalog }
 
-// Resolve implements engine.Tables: all names from one SQLite transaction.
+// Resolve implements engine.Tables: all names from one transaction.
 func (t tables) Resolve(ctx context.Context, names []engine.Name, at map[engine.Name]engine.At) ([]engine.Resolved, error) {
 	wanted := make([]catalog.Name, len(names))
 	for i, n := range names {

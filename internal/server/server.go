@@ -223,6 +223,10 @@ func checkDataVersion(disk fsys.FS, name string) error {
 
 // openStorage opens log, lake and catalog.
 func (s *Server) openStorage(ctx context.Context) error {
+	// Before anything is noted about the lake.
+	if err := catalog.CheckDirectory(s.dir("catalog"), s.cfg.Catalog); err != nil {
+		return err
+	}
 	if err := s.openLake(ctx); err != nil {
 		return err
 	}
