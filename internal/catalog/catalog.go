@@ -90,6 +90,9 @@ type Options struct {
 	// Postgres is the URL of the PostgreSQL database that keeps the catalog, see
 	// docs/postgresql.md; "" is SQLite in Dir. It is in no log and no error.
 	Postgres string
+	// StartWait is how long a PostgreSQL server that cannot be reached yet is
+	// waited for.
+	StartWait time.Duration
 	// ReadOnly opens without taking an epoch; writes return ErrReadOnly.
 	ReadOnly   bool
 	Logger     *slog.Logger          // nil discards

@@ -34,6 +34,9 @@ const (
 	refusedTriesMax = 8
 	// The wait before a repetition or another look-up begins and doubles so.
 	waitMin, waitMax = 50 * time.Millisecond, time.Second
+	// lookupTryMax bounds one look-up, so that a connection that hangs is given up
+	// for a new one. It exceeds postgresIdleMax.
+	lookupTryMax = 15 * time.Second
 	// rowsMax bounds the rows of one statement: a database that is not on this
 	// machine takes as long for one as for many.
 	rowsMax = 500
@@ -336,6 +339,8 @@ func (c *Catalog) lastCommit(ctx context.Context) (id string, err error) {
 			return "", err
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTryMax)
+	defer cancel()
 	err = c.writer.QueryRowContext(ctx, c.backend.lastCommit(), c.epoch).Scan(&id)
 	return id, err
 }

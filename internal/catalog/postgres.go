@@ -40,9 +40,10 @@ const (
 // postgres keeps the catalog in a PostgreSQL database, which several servers may
 // share. See docs/protocols/commit.md, "On PostgreSQL".
 type postgres struct {
-	config *pgx.ConnConfig
-	dir    string // of the binding; "" when read-only
-	logger *slog.Logger
+	config    *pgx.ConnConfig
+	dir       string // of the binding; "" when read-only
+	startWait time.Duration
+	logger    *slog.Logger
 }
 
 // CheckURL checks the URL of a PostgreSQL catalog. Its errors never show a
@@ -138,7 +139,7 @@ func newPostgres(o *Options, logger *slog.Logger) (*postgres, error) {
 		// Of several hosts, or after a failover: the one that takes writes.
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
-	return &postgres{config, o.Dir, logger}, nil
+	return &postgres{config, o.Dir, o.StartWait, logger}, nil
 }
 
 func (p *postgres) label() string {
@@ -161,10 +162,27 @@ func (p *postgres) open(ctx context.Context, readOnly bool) (writer, reader *sql
 	reader = sql.OpenDB(connector{stdlib.GetConnector(*p.config), false})
 	reader.SetMaxOpenConns(readersMax)
 	reader.SetMaxIdleConns(readersMax)
-	if err := p.check(ctx, reader, writer); err != nil {
+	if err := p.reach(ctx, reader, writer); err != nil {
 		return nil, nil, errors.Join(err, closeIf(writer), reader.Close())
 	}
 	return writer, reader, nil
+}
+
+// reach waits for a server that starts at the same time as this one.
+func (p *postgres) reach(ctx context.Context, reader, writer *sql.DB) error {
+	began := time.Now()
+	for waited := false; ; waited = true {
+		err := p.check(ctx, reader, writer)
+		if err == nil || !p.passing(err) || time.Since(began) >= p.startWait {
+			return err
+		}
+		if !waited {
+			p.logger.Warn("PostgreSQL cannot be reached; waiting for it", "catalog", p.label(), "at_most", p.startWait, "error", err)
+		}
+		if err := pause(ctx, waitMax/2); err != nil {
+			return err
+		}
+	}
 }
 
 // check reads back what makes a commit durable, as with SQLite's pragmas.

@@ -163,6 +163,18 @@ func TestRestartOfTheServer(t *testing.T) {
 	}
 }
 
+// TestStartWaits: a server that comes up a little later is waited for.
+func TestStartWaits(t *testing.T) {
+	w := newPostgresWorld(t)
+	p := w.behind()
+	p.Refuse(true)
+	if _, err := Open(t.Context(), Options{Dir: w.dir, Postgres: w.postgres, Warehouse: w.store}); err == nil || !strings.Contains(err.Error(), "is PostgreSQL running") {
+		t.Fatalf("Open = %v", err)
+	}
+	time.AfterFunc(300*time.Millisecond, func() { p.Refuse(false) })
+	w.open(func(o *Options) { o.StartWait = time.Minute })
+}
+
 // TestFencingIsExact: once a new owner's Open has returned, nothing of the former
 // owner is committed any more, not even what had begun before.
 func TestFencingIsExact(t *testing.T) {

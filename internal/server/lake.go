@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// lakeStartWait bounds how long a start waits for S3 to answer.
+	// lakeStartWait bounds how long a start waits for S3, or for PostgreSQL, to answer.
 	lakeStartWait = time.Minute
 	// Uploads that were begun so long ago and not completed are a crash's; the
 	// longest upload takes minutes.

@@ -48,13 +48,16 @@ const (
 
 // leaseInstallation waits until no other server installs.
 func (s *Server) leaseInstallation(ctx context.Context) error {
-	for {
+	for waited := false; ; waited = true {
 		ours, err := s.catalog.Lease(ctx, installation, installationLease)
 		if err != nil {
 			return fmt.Errorf("wait for the other servers' installation: %w", err)
 		}
 		if ours {
 			return nil
+		}
+		if !waited {
+			s.logger.Info("another server on this catalog is installing; waiting for it", "at_most", installationLease)
 		}
 		select {
 		case <-time.After(installationPoll):

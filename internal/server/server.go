@@ -240,7 +240,7 @@ func (s *Server) openStorage(ctx context.Context) error {
 	}
 	s.onClose(func(context.Context) error { return s.log.Close() })
 	host, _ := os.Hostname()
-	s.catalog, err = catalog.Open(ctx, catalog.Options{Dir: s.dir("catalog"), Postgres: s.cfg.Catalog, Warehouse: s.lake, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()),
+	s.catalog, err = catalog.Open(ctx, catalog.Options{Dir: s.dir("catalog"), Postgres: s.cfg.Catalog, StartWait: lakeStartWait, Warehouse: s.lake, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()),
 		Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return err
