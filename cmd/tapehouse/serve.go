@@ -47,6 +47,9 @@ func (f *dataFlags) load() (server.Config, error) {
 	if f.data != "" {
 		cfg.Data = f.data
 	}
+	if url := os.Getenv(server.CatalogEnv); url != "" {
+		cfg.Catalog = url
+	}
 	return cfg, nil
 }
 

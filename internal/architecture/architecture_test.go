@@ -18,7 +18,7 @@ const module = "github.com/tapehouse/tapehouse/"
 // layers gives each package of the module its layer.
 var layers = map[string]int{
 	"internal/fsys": 0, "internal/record": 0, "internal/calendar": 0, "internal/terminal": 0,
-	"internal/s3test": 0, "internal/readertest": 0,
+	"internal/s3test": 0, "internal/readertest": 0, "internal/pgtest": 0,
 	"internal/auth": 1,
 	"internal/wal":  1, "internal/columnar": 1, "internal/lake": 1, "packs": 1,
 	"internal/capacity": 0, "internal/hive": 1, "internal/prefix": 1, "internal/object": 1, "internal/serde": 1, "internal/jq": 1,
@@ -43,6 +43,7 @@ var confined = map[string][]string{
 	"github.com/apache/iceberg-go":                            {"internal/catalog", "internal/lake", "internal/checker"},
 	"github.com/apache/arrow-go":                              {"internal/columnar", "internal/catalog", "internal/checker", "internal/serde"},
 	"github.com/jackc/pgx/v5/pgproto3":                        {"internal/pgwire"},
+	"github.com/jackc/pgx/v5/stdlib":                          {"internal/catalog"},
 	"github.com/xdg-go/scram":                                 {"internal/pgwire", "internal/auth"},
 	"modernc.org/sqlite":                                      {"internal/catalog"},
 	"github.com/spf13/cobra":                                  {"cmd/tapehouse"},
@@ -54,6 +55,9 @@ var confined = map[string][]string{
 	"github.com/klauspost/cpuid":                              {"internal/auth"},
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"internal/console"},
 }
+
+// testPackages are imported by tests alone.
+var testPackages = []string{"internal/s3test", "internal/readertest", "internal/pgtest"}
 
 func TestImportsPointDown(t *testing.T) {
 	root := filepath.Join("..", "..")
@@ -95,7 +99,7 @@ func TestImportsPointDown(t *testing.T) {
 				to, ok := layers[own]
 				if !ok {
 					t.Errorf("%s imports %s, which has no layer", rel, own)
-				} else if (own == "internal/s3test" || own == "internal/readertest") && !test {
+				} else if contains(testPackages, own) && !test {
 					t.Errorf("%s imports %s, which is for tests", rel, own)
 				} else if to >= layer && own != pkg && !test {
 					t.Errorf("%s (layer %d) imports %s (layer %d): imports point down, never sideways or up", rel, layer, own, to)

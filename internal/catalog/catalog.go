@@ -2,15 +2,15 @@
 // commits that change them. Apache Iceberg's library is confined to it.
 //
 // A table is an Iceberg table (format version 2). Its pointer, with those of all
-// other tables, lies in one SQLite database beside the program's documents
-// (docs/formats/catalog.md), so that one SQLite transaction moves any number of
-// tables and documents at once (docs/protocols/commit.md).
+// other tables, lies in one database, SQLite or PostgreSQL, beside the program's
+// documents (docs/formats/catalog.md), so that one transaction moves any number
+// of tables and documents at once (docs/protocols/commit.md).
 //
 // Invariants:
 //   - A commit moves data and progress (Table.Through) in one step.
 //   - Progress never goes back.
 //   - Metadata files are durable before a pointer names them.
-//   - Only the process with the greatest epoch commits.
+//   - Of a data directory, only the process with the greatest epoch commits.
 //   - A file that a retained snapshot or a pin needs is not deleted.
 //   - A loaded *Table is immutable and may be shared between goroutines.
 package catalog
@@ -84,9 +84,15 @@ func (e *VersionError) Error() string {
 
 // Options configures Open.
 type Options struct {
-	Dir       string     // holds catalog.db; made if absent
+	Dir       string     // holds catalog.db, or whose catalog it is; made if absent
 	Warehouse lake.Store // holds the tables' files
 	Owner     string     // who opens, for operators: host, process
+	// Postgres is the URL of the PostgreSQL database that keeps the catalog, see
+	// docs/postgresql.md; "" is SQLite in Dir. It is in no log and no error.
+	Postgres string
+	// StartWait is how long a PostgreSQL server that cannot be reached yet is
+	// waited for.
+	StartWait time.Duration
 	// ReadOnly opens without taking an epoch; writes return ErrReadOnly.
 	ReadOnly   bool
 	Logger     *slog.Logger          // nil discards
@@ -114,10 +120,12 @@ type Catalog struct {
 	metrics  *metrics
 	readOnly bool
 	epoch    int64
-	path     string // of the database
+	identity Identity
 
-	writer *sql.DB // one connection; nil when read-only
-	reader *sql.DB
+	backend   backend
+	writer    *sql.DB // one connection; nil when read-only
+	reader    *sql.DB
+	lookupMax time.Duration
 
 	tables    *lru[string, *Table]           // by metadata location
 	manifests *lru[string, []entry]          // by manifest path
@@ -139,8 +147,8 @@ type hooks struct {
 	lookup       func() error // while the outcome is looked up
 }
 
-// Open opens the catalog in o.Dir, creating it if absent (unless ReadOnly).
-// A writing open takes a new epoch and so fences every earlier one.
+// Open opens the catalog of o.Dir, creating it if absent (unless ReadOnly).
+// A writing open takes a new epoch and so fences every earlier one of o.Dir.
 func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if o.Warehouse == nil {
 		return nil, fmt.Errorf("open catalog: %w: no warehouse", ErrInvalid)
@@ -164,11 +172,20 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	c.plans = newLRU[planKey](files, func(f []DataFile) int { return 1 + len(f) })
 	c.lists = newLRU[string](20_000, func(m []manifestHeader) int { return 1 + len(m) })
 	c.metrics = newMetrics(o.Registerer)
-	if err := c.openDatabase(ctx, o.Dir, o.Owner); err != nil {
-		return nil, fmt.Errorf("open catalog %s: %w", o.Dir, err)
+	if o.Postgres != "" {
+		p, err := newPostgres(&o, c.logger)
+		if err != nil {
+			return nil, fmt.Errorf("open catalog: %w", err)
+		}
+		c.backend = p
+	} else {
+		c.backend = newSQLite(o.Dir)
+	}
+	if err := c.openDatabase(ctx, o.Owner); err != nil {
+		return nil, fmt.Errorf("open catalog %s: %w", c.backend.label(), c.backend.explain(err))
 	}
 	if !o.ReadOnly {
-		c.logger.Info("catalog opened", "dir", o.Dir, "epoch", c.epoch, "owner", o.Owner)
+		c.logger.Info("catalog opened", "catalog", c.backend.label(), "epoch", c.epoch, "owner", o.Owner, "directory", c.identity.Directory)
 	}
 	return c, nil
 }

@@ -3,10 +3,13 @@ package catalog
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -27,18 +30,41 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
+	"github.com/tapehouse/tapehouse/internal/pgtest"
 	"github.com/tapehouse/tapehouse/internal/record"
 	"github.com/tapehouse/tapehouse/internal/s3test"
 )
 
-func TestMain(m *testing.M) { s3test.Main(m) }
+// TestMain runs all tests and benchmarks twice: with the catalog in SQLite, then
+// in PostgreSQL.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	if fuzz := flag.Lookup("test.fuzz"); code == 0 && os.Getenv(killDirEnv) == "" && (fuzz == nil || fuzz.Value.String() == "") {
+		if _, err := pgtest.Get(); err != nil {
+			fmt.Printf("SKIPPED: the same tests with the catalog in PostgreSQL: %v\n", err)
+		} else {
+			fmt.Println("=== the same tests with the catalog in PostgreSQL")
+			inPostgres = true
+			code = m.Run()
+		}
+	}
+	pgtest.Stop()
+	s3test.Clean()
+	os.Exit(code)
+}
+
+// inPostgres says in which database the worlds keep their catalogs.
+var inPostgres bool
 
 // world is a directory with a catalog and a lake, which a test may reopen.
 type world struct {
-	t     testing.TB
-	dir   string
-	store lake.Store
-	now   atomic.Int64 // added to the real time, ns
+	t        testing.TB
+	dir      string
+	postgres string // URL; "": SQLite
+	database string // its name
+	store    lake.Store
+	now      atomic.Int64 // added to the real time, ns
 }
 
 func newWorld(t testing.TB) *world {
@@ -47,7 +73,57 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, dir: dir, store: store}
+	return emptyWorld(t, dir, store)
+}
+
+func emptyWorld(t testing.TB, dir string, store lake.Store) *world {
+	w := &world{t: t, dir: dir, store: store}
+	if inPostgres {
+		server := pgtest.Start(t)
+		w.database = server.Database(t)
+		w.postgres = pgtest.URL(server.Addr, w.database)
+	}
+	return w
+}
+
+// newPostgresWorld is for tests that are about PostgreSQL alone, and run once.
+func newPostgresWorld(t testing.TB) *world {
+	if !inPostgres {
+		t.Skip("it is about PostgreSQL")
+	}
+	return newWorld(t)
+}
+
+// newSQLiteWorld is for tests that are about SQLite alone, and run once.
+func newSQLiteWorld(t testing.TB) *world {
+	if inPostgres {
+		t.Skip("it is about SQLite")
+	}
+	return newWorld(t)
+}
+
+// beside is another data directory with the same catalog and lake.
+func (w *world) beside() *world {
+	return &world{t: w.t, dir: w.t.TempDir(), postgres: w.postgres, database: w.database, store: w.store}
+}
+
+// exec runs a statement in the database, behind the catalog's back.
+func (w *world) exec(statement string) {
+	w.t.Helper()
+	if w.postgres != "" {
+		pgtest.Start(w.t).Exec(w.t, w.database, statement)
+		return
+	}
+	db, err := sql.Open("sqlite", filepath.Join(w.dir, databaseName))
+	if err == nil {
+		_, err = db.Exec(statement)
+	}
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // onEachLake runs a test over a lake in a directory and one on S3.
@@ -60,12 +136,16 @@ func onEachLake(t *testing.T, test func(t *testing.T, w *world)) {
 }
 
 func newS3World(t testing.TB, server *s3test.Server, endpoint string) *world {
-	store, err := lake.OpenS3(t.Context(), lake.S3Options{Bucket: server.Bucket, Prefix: "warehouse", Region: s3test.Region, Endpoint: endpoint,
-		PathStyle: true, AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey, Attempts: 2})
+	store, err := openS3(t.Context(), server.Bucket, endpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, dir: t.TempDir(), store: store}
+	return emptyWorld(t, t.TempDir(), store)
+}
+
+func openS3(ctx context.Context, bucket, endpoint string) (*lake.S3, error) {
+	return lake.OpenS3(ctx, lake.S3Options{Bucket: bucket, Prefix: "warehouse", Region: s3test.Region, Endpoint: endpoint,
+		PathStyle: true, AccessKeyID: s3test.AccessKeyID, SecretAccessKey: s3test.SecretAccessKey, Attempts: 2})
 }
 
 // path is a lake name as DataFile.Path has it.
@@ -91,7 +171,7 @@ func newFastWorld(t testing.TB) *world {
 func (w *world) open(change ...func(*Options)) *Catalog {
 	w.t.Helper()
 	o := Options{
-		Dir: w.dir, Warehouse: w.store, Owner: "test", Registerer: prometheus.NewRegistry(),
+		Dir: w.dir, Postgres: w.postgres, Warehouse: w.store, Owner: "test", Registerer: prometheus.NewRegistry(),
 		Now: func() time.Time { return time.Now().Add(time.Duration(w.now.Load())) },
 	}
 	for _, f := range change {

@@ -20,9 +20,9 @@ const (
 	commitTablesMax    = 200
 	commitFilesMax     = 20_000
 	commitDocumentsMax = 1_000
-	// commitTriesMax bounds how often a commit is rebuilt because a foreign
-	// writer moved a pointer in between.
-	commitTriesMax = 5
+	// commitTriesMax bounds how often a commit is rebuilt because another writer
+	// moved a pointer in between: a foreign one, or a server on the same database.
+	commitTriesMax = 20
 )
 
 // FileStats describes a data file that was written: its counts, and for each
@@ -154,7 +154,17 @@ func (c *Catalog) Commit(ctx context.Context, commits []Commit, documents ...Doc
 		if try == commitTriesMax {
 			return nil, &ConflictError{"commit", "pointer", "unmoved", fmt.Sprintf("moved by another writer %d times", try)}
 		}
+		if err := c.moved(ctx, try); err != nil {
+			return nil, err
+		}
 	}
+}
+
+// moved waits a little before a commit is rebuilt, the longer the more often it
+// was: two servers that met would meet again.
+func (c *Catalog) moved(ctx context.Context, try int) error {
+	c.metrics.rebuilt.Inc()
+	return pause(ctx, min(time.Millisecond<<try, 100*time.Millisecond))
 }
 
 // stagedCommit is one table's next state, in memory.

@@ -2,16 +2,14 @@ package catalog
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 )
 
 // CopyTo writes the database as it is at one instant to a new directory, which
-// Open takes. Commits go on meanwhile.
+// Open takes. Commits go on meanwhile. ErrUnsupported for a catalog in PostgreSQL,
+// which has tools of its own.
 func (c *Catalog) CopyTo(ctx context.Context, dir string) error {
 	if err := c.usable(false); err != nil {
 		return err
@@ -19,14 +17,7 @@ func (c *Catalog) CopyTo(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("copy the catalog: %w", err)
 	}
-	// A connection of its own: those for reading refuse to write, and that for
-	// writing is for commits, which a copy does not keep waiting.
-	db, err := sql.Open("sqlite", dsn(c.path, url.Values{"_pragma": {"busy_timeout(10000)"}}))
-	if err != nil {
-		return fmt.Errorf("copy the catalog: %w", err)
-	}
-	_, err = db.ExecContext(ctx, `VACUUM INTO ?`, filepath.Join(dir, databaseName))
-	if err = errors.Join(err, db.Close()); err != nil {
+	if err := c.backend.copyTo(ctx, filepath.Join(dir, databaseName)); err != nil {
 		return fmt.Errorf("copy the catalog: %w", err)
 	}
 	return nil

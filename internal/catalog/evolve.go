@@ -97,6 +97,9 @@ func (c *Catalog) evolve(ctx context.Context, name Name, change func(*Table, *ta
 		}
 		out, err := c.swap(ctx, []*stagedCommit{staged}, nil, nil)
 		if errors.Is(err, errMoved) && try < commitTriesMax {
+			if err := c.moved(ctx, try); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		if err != nil {

@@ -86,6 +86,9 @@ func (c *Catalog) expireLocked(ctx context.Context, name Name, policy ExpirePoli
 			return c.addGarbage(ctx, tx, t.Location, garbage)
 		})
 		if errors.Is(err, errMoved) && try < commitTriesMax {
+			if err := c.moved(ctx, try); err != nil {
+				return err
+			}
 			continue
 		}
 		if err != nil {
@@ -212,12 +215,13 @@ func (c *Catalog) eachLive(ctx context.Context, m manifestHeader, fn func(uri st
 
 // addGarbage lists files to be deleted. Files outside the lake are not ours.
 func (c *Catalog) addGarbage(ctx context.Context, tx *sql.Tx, location string, uris []string) error {
-	for _, uri := range uris {
-		if _, ok := c.store.Name(uri); !ok {
-			continue
+	ours := slices.DeleteFunc(slices.Clone(uris), func(uri string) bool { _, ok := c.store.Name(uri); return !ok })
+	for some := range batches(ours) {
+		args := make([]any, 0, 3*len(some))
+		for _, uri := range some {
+			args = append(args, uri, location, c.now().UnixMicro())
 		}
-		if _, err := tx.ExecContext(ctx, `INSERT INTO catalog_garbage (path, location, unreferenced_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING`,
-			uri, location, c.now().UnixMicro()); err != nil {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO catalog_garbage (path, location, unreferenced_at) VALUES `+rows(len(some), 3)+` ON CONFLICT DO NOTHING`, args...); err != nil {
 			return fmt.Errorf("list garbage: %w", err)
 		}
 	}
@@ -237,7 +241,7 @@ type SweepResult struct {
 }
 
 // sweepBatch bounds how many rows one step of a sweep handles.
-const sweepBatch = 500
+const sweepBatch = rowsMax
 
 // Sweep deletes the garbage of all tables, dropped ones included, that is due.
 func (c *Catalog) Sweep(ctx context.Context, policy SweepPolicy) (SweepResult, error) {
@@ -252,7 +256,7 @@ func (c *Catalog) sweep(ctx context.Context, policy SweepPolicy, location string
 			return r, err
 		}
 		after = paths[len(paths)-1]
-		var done []string
+		var done []any
 		for _, uri := range paths {
 			gone, err := c.sweepPath(ctx, policy, uri, &r)
 			if err != nil {
@@ -262,11 +266,12 @@ func (c *Catalog) sweep(ctx context.Context, policy SweepPolicy, location string
 				done = append(done, uri)
 			}
 		}
+		if len(done) == 0 {
+			continue
+		}
 		if err := c.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
-			for _, uri := range done {
-				if _, err := tx.ExecContext(ctx, `DELETE FROM catalog_garbage WHERE path = ?`, uri); err != nil {
-					return fmt.Errorf("sweep: %w", err)
-				}
+			if _, err := tx.ExecContext(ctx, `DELETE FROM catalog_garbage WHERE path IN `+rows(1, len(done)), done...); err != nil {
+				return fmt.Errorf("sweep: %w", err)
 			}
 			return nil
 		}); err != nil {

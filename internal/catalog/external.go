@@ -227,33 +227,34 @@ func (c *Catalog) redefineExternal(ctx context.Context, tx *sql.Tx, m *ExternalC
 
 // changePartitions puts and removes a table's partitions.
 func (c *Catalog) changePartitions(ctx context.Context, tx *sql.Tx, m *ExternalChange, id string, now int64) error {
-	if len(m.Remove) > 0 {
-		del, err := tx.PrepareContext(ctx, `DELETE FROM external_partitions WHERE table_id = ? AND partition_key = ?`)
-		if err != nil {
-			return fmt.Errorf("change partitions of %s: %w", m.Table, err)
-		}
-		defer func() { _ = del.Close() }()
-		for _, values := range m.Remove {
+	for some := range batches(m.Remove) {
+		args := []any{id}
+		for _, values := range some {
 			key, err := partitionKey(values)
-			if err == nil {
-				_, err = del.ExecContext(ctx, id, key)
-			}
 			if err != nil {
 				return fmt.Errorf("remove partition %v of %s: %w", values, m.Table, err)
 			}
+			args = append(args, key)
+		}
+		if _, err := tx.ExecContext(ctx, `DELETE FROM external_partitions WHERE table_id = ? AND partition_key IN `+rows(1, len(some)), args...); err != nil {
+			return fmt.Errorf("remove partitions of %s: %w", m.Table, err)
 		}
 	}
-	if len(m.Put) == 0 {
-		return nil
+	for some := range batches(m.Put) {
+		if err := putPartitions(ctx, tx, m.Table, some, id, now); err != nil {
+			return err
+		}
 	}
-	put, err := tx.PrepareContext(ctx, `INSERT INTO external_partitions (table_id, partition_key, body, created_at) VALUES (?, ?, ?, ?)
-		ON CONFLICT (table_id, partition_key) DO UPDATE SET body = excluded.body`)
-	if err != nil {
-		return fmt.Errorf("change partitions of %s: %w", m.Table, err)
-	}
-	defer func() { _ = put.Close() }()
-	for i := range m.Put {
-		p := &m.Put[i]
+	return nil
+}
+
+// putPartitions puts as many partitions as one statement takes. Of two with the
+// same values the last one counts.
+func putPartitions(ctx context.Context, tx *sql.Tx, table Name, partitions []hive.Partition, id string, now int64) error {
+	var args []any
+	at := make(map[string]int, len(partitions))
+	for i := range partitions {
+		p := &partitions[i]
 		key, err := partitionKey(p.Values)
 		var body []byte
 		if err == nil {
@@ -262,12 +263,19 @@ func (c *Catalog) changePartitions(ctx context.Context, tx *sql.Tx, m *ExternalC
 		if err == nil && len(body) > partitionBytesMax {
 			err = fmt.Errorf("%w: its definition has %d bytes, the limit is %d", ErrInvalid, len(body), partitionBytesMax)
 		}
-		if err == nil {
-			_, err = put.ExecContext(ctx, id, key, string(body), now)
-		}
 		if err != nil {
-			return fmt.Errorf("put partition %v of %s: %w", p.Values, m.Table, err)
+			return fmt.Errorf("put partition %v of %s: %w", p.Values, table, err)
 		}
+		if j, twice := at[key]; twice {
+			args[j] = string(body)
+			continue
+		}
+		at[key] = len(args) + 2
+		args = append(args, id, key, string(body), now)
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO external_partitions (table_id, partition_key, body, created_at) VALUES `+rows(len(args)/4, 4)+`
+		ON CONFLICT (table_id, partition_key) DO UPDATE SET body = excluded.body`, args...); err != nil {
+		return fmt.Errorf("put partitions of %s: %w", table, err)
 	}
 	return nil
 }

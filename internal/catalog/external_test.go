@@ -165,7 +165,7 @@ func TestExternalChangesAreOneStep(t *testing.T) {
 
 // TestUpgradeFromVersion1 opens a database as the first version left it.
 func TestUpgradeFromVersion1(t *testing.T) {
-	dir := t.TempDir()
+	dir := newSQLiteWorld(t).dir
 	db, err := sql.Open("sqlite", filepath.Join(dir, databaseName))
 	must(t, err)
 	for _, s := range append(slices.Clone(schema[0]), `INSERT INTO iceberg_namespace_properties VALUES ('tapehouse', 'old', 'exists', 'true')`) {

@@ -3,11 +3,13 @@ package catalog
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,6 +20,29 @@ import (
 
 // killDirEnv makes the test binary commit for ever in the directory it names.
 const killDirEnv = "TAPEHOUSE_TEST_KILL_DIR"
+
+// The catalog of that process: its lake's directory or S3 endpoint, the URL of its
+// PostgreSQL database (without: it is SQLite), the shard that it feeds.
+const (
+	killLakeEnv  = "TAPEHOUSE_TEST_KILL_LAKE"
+	killURLEnv   = "TAPEHOUSE_TEST_KILL_URL"
+	killShardEnv = "TAPEHOUSE_TEST_KILL_SHARD"
+)
+
+// startKillable starts a process that commits for ever.
+func startKillable(t *testing.T, w *world, at string, shard int) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$")
+	cmd.Env = append(os.Environ(), killDirEnv+"="+w.dir, killLakeEnv+"="+at, killURLEnv+"="+w.postgres, killShardEnv+"="+strconv.Itoa(shard))
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, bufio.NewScanner(out)
+}
 
 // TestKill kills a committing process with SIGKILL, several times: what it
 // acknowledged is there, and the rows are those of the progress, each once.
@@ -34,16 +59,8 @@ func TestKill(t *testing.T) {
 	}
 	acked := 0
 	for round := range 4 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKill$")
-		cmd.Env = append(os.Environ(), killDirEnv+"="+w.dir)
-		out, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
+		cmd, lines := startKillable(t, w, filepath.Join(w.dir, "lake"), 0)
+		var err error
 		for n := 0; n < 3+5*round && lines.Scan(); n++ {
 			if acked, err = strconv.Atoi(lines.Text()); err != nil {
 				t.Fatalf("the process says %q", lines.Text())
@@ -81,26 +98,60 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// shardKey is the progress of a process's shard.
+func shardKey(shard int) record.Key {
+	return record.Key{Incarnation: key0.Incarnation, Shard: record.Shard(shard)}
+}
+
+// ownTable is a table that only one shard feeds.
+func ownTable(shard int) Name { return Name{"equities", fmt.Sprintf("own_%d", shard)} }
+
+// commitForEver commits, again and again, one row to the common table, one to the
+// shard's own table if there is one, and a version of a document that counts.
 func commitForEver(t *testing.T, dir string) {
 	ctx := context.Background()
-	store, err := lake.OpenLocal(fsys.OS, filepath.Join(dir, "lake"))
+	var store lake.Store
+	var err error
+	if at := os.Getenv(killLakeEnv); strings.HasPrefix(at, "http") {
+		store, err = openS3(ctx, "lake", at)
+	} else {
+		store, err = lake.OpenLocal(fsys.OS, at)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := Open(ctx, Options{Dir: dir, Warehouse: store, Owner: "to be killed"})
+	shard, err := strconv.Atoi(os.Getenv(killShardEnv))
 	if err != nil {
 		t.Fatal(err)
 	}
-	tbl, err := c.Load(ctx, executions)
+	c, err := Open(ctx, Options{Dir: dir, Postgres: os.Getenv(killURLEnv), Warehouse: store, Owner: "to be killed"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := int(tbl.Through()[key0]); ; n++ {
-		f := ghost(tbl, date0, int64(n), 1)
-		f.Path = fmt.Sprintf("%s/%d-%d.parquet", tbl.DataDir(), n, os.Getpid())
-		if _, err := c.Commit(ctx, []Commit{{Table: executions, Add: []NewFile{f}, Through: record.Vector{key0: record.Offset(n + 1)}, RequireThrough: ptr(through(n))}}); err != nil {
+	names := []Name{executions}
+	if _, err := c.Load(ctx, ownTable(shard)); err == nil {
+		names = append(names, ownTable(shard))
+	}
+	tables, err := c.LoadAll(ctx, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := shardKey(shard)
+	for n := int(tables[0].Through()[key]); ; n++ {
+		var commits []Commit
+		for _, tbl := range tables {
+			f := ghost(tbl, date0, int64(n), 1)
+			f.Path = fmt.Sprintf("%s/%d-%d.parquet", tbl.DataDir(), n, os.Getpid())
+			commits = append(commits, Commit{Table: tbl.Name, Add: []NewFile{f}, Through: record.Vector{key: record.Offset(n + 1)}, RequireThrough: &record.Vector{key: record.Offset(n)}})
+		}
+		if _, err := c.Commit(ctx, commits, counted(shard, n+1)); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Println(n + 1)
 	}
+}
+
+// counted writes a document whose version is the number of times it was written.
+func counted(shard, n int) DocumentWrite {
+	return DocumentWrite{Kind: "count", Key: strconv.Itoa(shard), IfVersion: AnyVersion, Body: json.RawMessage(strconv.Itoa(n)), KeepVersions: 1}
 }

@@ -11,6 +11,8 @@ type metrics struct {
 	commits       *prometheus.CounterVec
 	commitSeconds prometheus.Histogram
 	unknown       prometheus.Counter
+	repeated      prometheus.Counter
+	rebuilt       prometheus.Counter
 	manifestsRead prometheus.Counter
 	filesDeleted  prometheus.Counter
 }
@@ -30,6 +32,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Namespace: "tapehouse", Subsystem: "catalog", Name: "unknown_outcomes_total",
 			Help: "Transactions whose outcome had to be looked up.",
 		}),
+		repeated: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "tapehouse", Subsystem: "catalog", Name: "transactions_repeated_total",
+			Help: "Transactions that were certainly not done and were repeated: a lost connection, a server that restarts, a deadlock.",
+		}),
+		rebuilt: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "tapehouse", Subsystem: "catalog", Name: "commits_rebuilt_total",
+			Help: "Commits that were built again, because another server or program had committed to the table meanwhile.",
+		}),
 		manifestsRead: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "tapehouse", Subsystem: "catalog", Name: "manifests_read_total",
 			Help: "Manifests decoded, that is not found in the cache.",
@@ -44,7 +54,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.commits.WithLabelValues(result)
 	}
 	if r != nil {
-		r.MustRegister(m.commits, m.commitSeconds, m.unknown, m.manifestsRead, m.filesDeleted)
+		r.MustRegister(m.commits, m.commitSeconds, m.unknown, m.repeated, m.rebuilt, m.manifestsRead, m.filesDeleted)
 	}
 	return m
 }

@@ -42,7 +42,7 @@ func (c *Catalog) CreateNamespace(ctx context.Context, namespace string, propert
 func setNamespaceProperties(ctx context.Context, tx *sql.Tx, namespace string, p map[string]string) error {
 	for _, k := range slices.Sorted(maps.Keys(p)) {
 		if _, err := tx.ExecContext(ctx, `INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
-			VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET property_value = excluded.property_value`, catalogName, namespace, k, p[k]); err != nil {
+			VALUES (?, ?, ?, ?) ON CONFLICT (catalog_name, namespace, property_key) DO UPDATE SET property_value = excluded.property_value`, catalogName, namespace, k, p[k]); err != nil {
 			return fmt.Errorf("set property of namespace %s: %w", namespace, err)
 		}
 	}

@@ -2,13 +2,11 @@ package catalog
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -124,6 +122,7 @@ func TestUnknownOutcomePoisons(t *testing.T) {
 	w := newWorld(t)
 	c := w.open()
 	mustCreate(t, c, executionsSpec(executions))
+	c.lookupMax = time.Second
 	boom := errors.New("disk")
 	c.hook = hooks{afterCommit: func() error { return boom }, lookup: func() error { return boom }}
 	if _, err := c.Commit(ctx, []Commit{{Table: executions, Through: through(3)}}); !errors.Is(err, ErrPoisoned) {
@@ -195,7 +194,7 @@ func TestFencing(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	ctx := t.Context()
 	w := newWorld(t)
-	if _, err := Open(ctx, Options{Dir: w.dir, Warehouse: w.store, ReadOnly: true}); err == nil {
+	if _, err := Open(ctx, Options{Dir: w.dir, Postgres: w.postgres, Warehouse: w.store, ReadOnly: true}); err == nil {
 		t.Fatal("read-only open of nothing succeeded")
 	}
 	c := w.open()
@@ -225,31 +224,21 @@ func TestVersionIsChecked(t *testing.T) {
 	if err := w.open().Close(); err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", filepath.Join(w.dir, databaseName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec(`UPDATE schema_version SET version = 99`); err != nil {
-		t.Fatal(err)
-	}
-	_, err = Open(t.Context(), Options{Dir: w.dir, Warehouse: w.store})
+	o := Options{Dir: w.dir, Postgres: w.postgres, Warehouse: w.store}
+	w.exec(`UPDATE schema_version SET version = 99`)
+	_, err := Open(t.Context(), o)
 	var v *VersionError
 	if !errors.As(err, &v) || v.Have != 99 || v.Know != schemaVersion {
 		t.Errorf("Open = %v, want a VersionError", err)
 	}
-	if _, err := db.Exec(`DROP TABLE schema_version`); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err = Open(t.Context(), Options{Dir: w.dir, Warehouse: w.store}); err == nil {
+	w.exec(`DROP TABLE schema_version`)
+	if _, err = Open(t.Context(), o); err == nil {
 		t.Error("opened another program's database")
 	}
 }
 
 func TestWriterIsDurable(t *testing.T) {
-	c := newWorld(t).open()
+	c := newSQLiteWorld(t).open()
 	var mode string
 	var synchronous int
 	if err := errors.Join(c.writer.QueryRow(`PRAGMA journal_mode`).Scan(&mode), c.writer.QueryRow(`PRAGMA synchronous`).Scan(&synchronous)); err != nil {
@@ -258,8 +247,21 @@ func TestWriterIsDurable(t *testing.T) {
 	if mode != "wal" || synchronous != 2 {
 		t.Errorf("journal_mode=%s synchronous=%d", mode, synchronous)
 	}
+}
+
+func TestReaderDoesNotWrite(t *testing.T) {
+	c := newWorld(t).open()
 	if _, err := c.reader.Exec(`DELETE FROM catalog_owner`); err == nil {
 		t.Error("the read connection writes")
+	}
+	tx, err := c.reader.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	var epoch int
+	if err := tx.QueryRow(`DELETE FROM catalog_owner RETURNING epoch`).Scan(&epoch); err == nil {
+		t.Error("a transaction of the read connection writes")
 	}
 }
 

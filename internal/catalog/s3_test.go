@@ -52,7 +52,7 @@ func TestCommitsThroughFaults(t *testing.T) {
 	p.Plan(nil)
 	p.Settle()
 	fresh := newS3World(t, server, server.Endpoint)
-	fresh.dir = w.dir
+	fresh.dir, fresh.postgres, fresh.database = w.dir, w.postgres, w.database
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

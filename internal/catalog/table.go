@@ -78,6 +78,9 @@ type Table struct {
 // Snapshot is the current snapshot's id; 0 when there is none yet.
 func (t *Table) Snapshot() int64 { return t.current }
 
+// UpdatedAt is when this state was committed, by the committer's clock.
+func (t *Table) UpdatedAt() time.Time { return time.UnixMilli(t.meta.LastUpdatedMillis()).UTC() }
+
 // Through is the progress of the streams that feed the table: it contains every
 // record below it. The caller must not modify it.
 func (t *Table) Through() record.Vector { return t.through }

@@ -84,6 +84,8 @@ type Options struct {
 	// Needs tells the snapshots that deltas are still read from, by table; nil:
 	// none. If it fails nothing is expired.
 	Needs func(ctx context.Context) (map[catalog.Name][]int64, error)
+	// Turn says whether the next round of the loop is this server's; nil: each is.
+	Turn func(ctx context.Context) (bool, error)
 
 	Logger     *slog.Logger          // nil: discard
 	Registerer prometheus.Registerer // nil: no metrics

@@ -96,6 +96,15 @@ func (m *Maintainer) loop(work func(context.Context) error) {
 		case <-m.stop:
 			return
 		case <-t.C:
+			if m.o.Turn != nil {
+				ours, err := m.o.Turn(ctx)
+				if err != nil && ctx.Err() == nil {
+					m.o.Logger.Error("maintenance", "err", err)
+				}
+				if !ours {
+					continue
+				}
+			}
 			if err := work(ctx); err != nil && ctx.Err() == nil {
 				m.o.Logger.Error("maintenance", "err", err)
 			}

@@ -313,3 +313,34 @@ func TestLoopRunsAndEnds(t *testing.T) {
 	check(t, m.Close())
 	check(t, m.Close())
 }
+
+// TestLoopWaitsForItsTurn: rounds of the loop are made when it is this server's
+// turn, and a question that fails is no turn.
+func TestLoopWaitsForItsTurn(t *testing.T) {
+	h := newHouse(t)
+	var turns atomic.Int64
+	rounds := make(chan int64, 100)
+	m := h.maintainer(func(o *Options) {
+		o.Interval = time.Millisecond
+		o.Turn = func(context.Context) (bool, error) {
+			switch n := turns.Add(1); {
+			case n == 2:
+				return false, errors.New("not now")
+			default:
+				return n > 3, nil
+			}
+		}
+		o.Needs = func(context.Context) (map[catalog.Name][]int64, error) {
+			select {
+			case rounds <- turns.Load():
+			default:
+			}
+			return nil, errors.New("not now")
+		}
+	})
+	m.Start()
+	if first := <-rounds; first < 4 {
+		t.Errorf("a round was made at turn %d, want none before the fourth", first)
+	}
+	check(t, m.Close())
+}

@@ -58,7 +58,8 @@ def pyarrow(path):
 
 def pyiceberg(database, catalog, table):
     from pyiceberg.catalog.sql import SqlCatalog
-    arrow(SqlCatalog(catalog, uri="sqlite:///" + database).load_table(table).scan().to_arrow())
+    uri = database if "://" in database else "sqlite:///" + database
+    arrow(SqlCatalog(catalog, uri=uri).load_table(table).scan().to_arrow())
 
 
 def duckdb(path):

@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -52,7 +53,7 @@ var node string
 // Read has a reader read a file:
 //
 //	pyarrow, duckdb, clickhouse   the path of a Parquet file
-//	pyiceberg                     the database of a catalog, the catalog's name, the table's name with its namespace
+//	pyiceberg                     the database of a catalog (a file of SQLite, or a URL for psycopg2), the catalog's name, the table's name with its namespace
 //	clickhouse-iceberg            the directory of an Iceberg table
 //
 // A reader that is not on this machine skips the test.
@@ -76,9 +77,13 @@ func Read(t *testing.T, reader string, args ...string) Content {
 		if program == "" {
 			program = "python3"
 		}
-		if out, err := exec.CommandContext(t.Context(), program, "-c", "import "+reader).CombinedOutput(); err != nil {
+		modules := reader
+		if reader == "pyiceberg" && strings.Contains(args[0], "://") {
+			modules += ", psycopg2"
+		}
+		if out, err := exec.CommandContext(t.Context(), program, "-c", "import "+modules).CombinedOutput(); err != nil {
 			out = bytes.TrimSpace(out)
-			t.Skipf("SKIPPED: %s has no %s: it did not read what was written: %s", program, reader, out[bytes.LastIndexByte(out, '\n')+1:])
+			t.Skipf("SKIPPED: %s has no %s: it did not read what was written: %s", program, modules, out[bytes.LastIndexByte(out, '\n')+1:])
 		}
 		cmd = exec.CommandContext(t.Context(), program, append([]string{"-c", python, reader}, args...)...)
 	}

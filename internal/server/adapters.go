@@ -22,7 +22,7 @@ import (
 // tables gives the engine the catalog's tables.
 type tables struct{ catalog *catalog.Catalog }
 
-// Resolve implements engine.Tables: all names from one SQLite transaction.
+// Resolve implements engine.Tables: all names from one transaction.
 func (t tables) Resolve(ctx context.Context, names []engine.Name, at map[engine.Name]engine.At) ([]engine.Resolved, error) {
 	wanted := make([]catalog.Name, len(names))
 	for i, n := range names {
@@ -87,11 +87,16 @@ func relationFiles(files []catalog.DataFile) []engine.File {
 	return out
 }
 
-// documents gives delivery the catalog's documents.
-type documents struct{ catalog *catalog.Catalog }
+// documents gives delivery the catalog's documents. Streams are those of the data
+// directory whose log has their records: another server that shares the catalog
+// does not know them.
+type documents struct {
+	catalog *catalog.Catalog
+	own     func(kind string) string
+}
 
 func (d documents) List(ctx context.Context, kind string) (map[string]json.RawMessage, error) {
-	docs, err := d.catalog.ListDocuments(ctx, kind, "")
+	docs, err := d.catalog.ListDocuments(ctx, d.own(kind), "")
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +112,7 @@ func (d documents) Put(ctx context.Context, kind, key string, body json.RawMessa
 	if kind == delivery.KindProgress {
 		keep = progressKept
 	}
-	_, err := d.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: kind, Key: key, IfVersion: catalog.AnyVersion, Body: body, KeepVersions: keep})
+	_, err := d.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: d.own(kind), Key: key, IfVersion: catalog.AnyVersion, Body: body, KeepVersions: keep})
 	return err
 }
 
@@ -116,7 +121,7 @@ func (d documents) Put(ctx context.Context, kind, key string, body json.RawMessa
 const progressKept = 1000
 
 func (d documents) History(ctx context.Context, kind, key string) ([]json.RawMessage, error) {
-	docs, err := d.catalog.DocumentHistory(ctx, kind, key)
+	docs, err := d.catalog.DocumentHistory(ctx, d.own(kind), key)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +135,7 @@ func (d documents) History(ctx context.Context, kind, key string) ([]json.RawMes
 }
 
 func (d documents) Delete(ctx context.Context, kind, key string) error {
-	_, err := d.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: kind, Key: key, IfVersion: catalog.AnyVersion, Delete: true, KeepVersions: 20})
+	_, err := d.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: d.own(kind), Key: key, IfVersion: catalog.AnyVersion, Delete: true, KeepVersions: 20})
 	return err
 }
 

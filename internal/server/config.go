@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/lake"
 )
@@ -27,6 +29,10 @@ import (
 //go:embed tapehouse.yaml
 var Sample string
 
+// CatalogEnv is the environment's variable that wins over the key catalog, so
+// that a password need not stand in a file.
+const CatalogEnv = "TAPEHOUSE_CATALOG"
+
 // Config is the configuration file. A key that is absent has the default of
 // Sample; an unknown key is refused with its line.
 type Config struct {
@@ -34,6 +40,7 @@ type Config struct {
 	Region     string            `yaml:"region"`
 	Listen     ListenConfig      `yaml:"listen"`
 	TLS        TLSConfig         `yaml:"tls"`
+	Catalog    string            `yaml:"catalog"` // URL of a PostgreSQL database, with its password; "": SQLite
 	Lake       LakeConfig        `yaml:"lake"`
 	Log        LogConfig         `yaml:"log"`
 	Ledger     LedgerConfig      `yaml:"ledger"`
@@ -236,10 +243,14 @@ func (c *Config) decode(b []byte) error {
 	}
 	if err != nil {
 		// The library's own form names line, column and the offending text.
-		return errors.New(strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return errors.New(secretsRE.ReplaceAllString(strings.TrimSpace(yaml.FormatError(err, false, true)), "$1…"))
 	}
 	return nil
 }
+
+// secretsRE finds the passwords in the lines of a configuration, which an error
+// about a line beside them shows.
+var secretsRE = regexp.MustCompile(`(?m)(\b(?:catalog|secret_access_key)\b["']?[ \t]*:[ \t]*)[^\n]*`)
 
 // Check refuses what would start and then fail, or start and be unsafe.
 func (c *Config) Check() error {
@@ -256,6 +267,11 @@ func (c *Config) Check() error {
 		}
 		if !loop && c.TLS.Cert == "" {
 			return fmt.Errorf("listen.%s: %s is not a loopback address, and there is no TLS: set tls.cert and tls.key, or listen on 127.0.0.1", l.name, l.addr)
+		}
+	}
+	if c.Catalog != "" {
+		if err := catalog.CheckURL(c.Catalog); err != nil {
+			return fmt.Errorf("catalog (or %s): %w; leave it empty for SQLite in the data directory", CatalogEnv, err)
 		}
 	}
 	if err := c.Lake.check(); err != nil {

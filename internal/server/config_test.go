@@ -72,6 +72,9 @@ func TestConfigRefusals(t *testing.T) {
 		{"deadline", "close: {deadline: dawn}", "HH:MM"},
 		{"memory", "engine: {memory: 1MiB}", "64MiB"},
 		{"a quota below nothing", "delivery: {quotas: {executions: {records: -1}}}", "delivery.quotas"},
+		{"a catalog elsewhere", "catalog: 'mysql://u:hunter2@127.0.0.1/c'", "postgres://"},
+		{"a catalog in the clear", "catalog: 'postgres://u:hunter2@db.example/c'", "sslmode=verify-full"},
+		{"a catalog without a database", "catalog: 'postgres://u:hunter2@127.0.0.1'", "no database"},
 		{"keys of S3 without S3", "lake: {endpoint: 'https://s3.example.org'}", "lake.endpoint"},
 		{"a secret without S3", "lake: {secret_access_key: x}", "lake.secret_access_key"},
 		{"a lake that is no S3", "lake: {url: /var/lake}", "s3://BUCKET"},
@@ -92,8 +95,20 @@ func TestConfigRefusals(t *testing.T) {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
 		}
-		if err := c.Check(); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if err := c.Check(); err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+	// An error shows the lines around it, but no secret of theirs.
+	for _, text := range []string{
+		"data: d\ncatalog: postgres://u:hunter2@127.0.0.1/c\nregoin: x\n",
+		"catalog: [postgres://u:hunter2@127.0.0.1/c]\n",
+		"lake:\n  secret_access_key: hunter2\n  regoin: x\n",
+		"lake: {secret_access_key: hunter2, regoin: x}\n",
+		"\"catalog\" : \"postgres://u:hunter2@127.0.0.1/c\"\nx: y\n",
+	} {
+		if _, err := ParseConfig("x.yaml", []byte(text)); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 	for _, addr := range []string{"127.0.0.1:0", "localhost:1", "[::1]:5"} {

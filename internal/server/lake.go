@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// lakeStartWait bounds how long a start waits for S3 to answer.
+	// lakeStartWait bounds how long a start waits for S3, or for PostgreSQL, to answer.
 	lakeStartWait = time.Minute
 	// Uploads that were begun so long ago and not completed are a crash's; the
 	// longest upload takes minutes.
@@ -27,6 +27,11 @@ const (
 // openLake opens the store of tables: the data directory's own, or S3.
 func (s *Server) openLake(ctx context.Context) error {
 	c := s.cfg.Lake
+	if c.URL == "" && s.cfg.Catalog != "" { // which knows where its tables are
+		local, err := lake.OpenLocal(fsys.OS, s.dir("lake"))
+		s.lake = local
+		return err
+	}
 	if c.URL == "" {
 		bound, err := readBinding(fsys.OS, s.dir("LAKE"))
 		if err != nil {
@@ -58,8 +63,11 @@ func (s *Server) openLake(ctx context.Context) error {
 	if err := store.Check(start); err != nil {
 		return fmt.Errorf("%w; see the keys of lake: in the configuration", err)
 	}
-	if err := s.bindLake(start, store, strings.TrimSuffix(store.URI(""), "/")); err != nil {
-		return err
+	s.s3 = store
+	if s.cfg.Catalog == "" {
+		if err := s.bindLake(start, store, strings.TrimSuffix(store.URI(""), "/")); err != nil {
+			return err
+		}
 	}
 	s.cache, err = lake.OpenCache(store, lake.CacheOptions{Dir: s.dir("cache"), SizeBytesMax: int64(c.Cache), Registerer: s.metrics})
 	if err != nil {
@@ -133,6 +141,27 @@ func (s *Server) bindLake(ctx context.Context, store *lake.S3, url string) error
 		}
 	}
 	return store.Own(ctx, bound.owner)
+}
+
+// claimLake takes a lake on S3 for a catalog in PostgreSQL. It is the catalog
+// that owns the place, for all servers that share it: another catalog there would
+// find its files to be orphans.
+func (s *Server) claimLake(ctx context.Context) error {
+	if s.cfg.Catalog == "" || s.s3 == nil {
+		return nil
+	}
+	start, cancel := context.WithTimeout(ctx, lakeStartWait)
+	defer cancel()
+	return s.s3.Own(start, s.catalog.Identity().Catalog)
+}
+
+// own is the kind of documents, or the key of one, that are this data directory's
+// alone among those of the servers that share the catalog.
+func (s *Server) own(name string) string {
+	if d := s.catalog.Identity().Directory; d != "" {
+		return name + "@" + d
+	}
+	return name
 }
 
 // hasTables reports whether the directory has a catalog, and so tables that lie

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/delivery"
@@ -38,12 +39,40 @@ func loadPack(dir string) (*packs.Pack, error) {
 	return p, nil
 }
 
+// installation is the lease of what a server does before it is ready.
+const (
+	installation      = "installation"
+	installationLease = 2 * time.Minute
+	installationPoll  = 200 * time.Millisecond
+)
+
+// leaseInstallation waits until no other server installs.
+func (s *Server) leaseInstallation(ctx context.Context) error {
+	for waited := false; ; waited = true {
+		ours, err := s.catalog.Lease(ctx, installation, installationLease)
+		if err != nil {
+			return fmt.Errorf("wait for the other servers' installation: %w", err)
+		}
+		if ours {
+			return nil
+		}
+		if !waited {
+			s.logger.Info("another server on this catalog is installing; waiting for it", "at_most", installationLease)
+		}
+		select {
+		case <-time.After(installationPoll):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // installPack creates what the pack declares and is not there yet: tables,
 // streams, reference data, views. Each step looks first, so that an
 // installation that was cut off goes on where it stopped.
 func (s *Server) installPack(ctx context.Context) error {
 	p := s.pack
-	doc, err := s.catalog.GetDocument(ctx, kindPack, p.Name)
+	doc, err := s.catalog.GetDocument(ctx, s.own(kindPack), p.Name)
 	switch {
 	case err == nil:
 		var have installedPack
@@ -78,7 +107,7 @@ func (s *Server) installPack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: kindPack, Key: p.Name, IfVersion: catalog.AnyVersion, Body: body}); err != nil {
+	if _, err := s.catalog.PutDocument(ctx, catalog.DocumentWrite{Kind: s.own(kindPack), Key: p.Name, IfVersion: catalog.AnyVersion, Body: body}); err != nil {
 		return fmt.Errorf("pack %s: %w", p.Name, err)
 	}
 	s.logger.Info("pack installed", "pack", p.Name, "version", p.Version)

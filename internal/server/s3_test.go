@@ -22,8 +22,6 @@ import (
 	"github.com/tapehouse/tapehouse/internal/s3test"
 )
 
-func TestMain(m *testing.M) { s3test.Main(m) }
-
 // s3Config is a server's whose lake is on S3, behind a network that may fail.
 func s3Config(t *testing.T) (Config, *s3test.Server, *s3test.Proxy) {
 	server := s3test.Start(t)

@@ -84,6 +84,7 @@ type Server struct {
 	pack         *packs.Pack
 	log          *wal.Log
 	lake         lake.Store
+	s3           *lake.S3    // nil: the lake is local
 	cache        *lake.Cache // of a lake on S3; nil: the lake is local
 	catalog      *catalog.Catalog
 	ledger       *ledger.Ledger
@@ -223,6 +224,10 @@ func checkDataVersion(disk fsys.FS, name string) error {
 
 // openStorage opens log, lake and catalog.
 func (s *Server) openStorage(ctx context.Context) error {
+	// Before anything is noted about the lake.
+	if err := catalog.CheckDirectory(s.dir("catalog"), s.cfg.Catalog); err != nil {
+		return err
+	}
 	if err := s.openLake(ctx); err != nil {
 		return err
 	}
@@ -236,12 +241,15 @@ func (s *Server) openStorage(ctx context.Context) error {
 	}
 	s.onClose(func(context.Context) error { return s.log.Close() })
 	host, _ := os.Hostname()
-	s.catalog, err = catalog.Open(ctx, catalog.Options{Dir: s.dir("catalog"), Warehouse: s.lake, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()),
+	s.catalog, err = catalog.Open(ctx, catalog.Options{Dir: s.dir("catalog"), Postgres: s.cfg.Catalog, StartWait: lakeStartWait, Warehouse: s.lake, Owner: fmt.Sprintf("%s/%d", host, os.Getpid()),
 		Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.catalog.Close() })
+	if err := s.claimLake(ctx); err != nil {
+		return err
+	}
 	s.ledger, err = ledger.Open(fsys.OS, delivery.LedgerCheckpoint(s.cfg.Data), ledger.Options{WindowRecords: s.cfg.Ledger.WindowRecords})
 	return err
 }
@@ -255,7 +263,7 @@ func (s *Server) openDelivery(ctx context.Context) error {
 	}
 	s.onClose(func(context.Context) error { s.destinations.close(); return nil })
 	s.delivery, err = delivery.Open(ctx, delivery.Options{
-		FS: fsys.OS, Dir: s.cfg.Data, Log: s.log, Ledger: s.ledger, Documents: documents{s.catalog}, Errors: s.lake,
+		FS: fsys.OS, Dir: s.cfg.Data, Log: s.log, Ledger: s.ledger, Documents: documents{s.catalog, s.own}, Errors: s.lake,
 		Destination: s.destinations.table, Objects: s.destinations.objects, Processor: s.destinations.processor, CreateTable: s.destinations.createTable, Bucket: s.destinations.bucket,
 		Calendar: columnar.CalendarOf(s.pack.Calendar), Logger: s.logger, Registerer: s.metrics,
 		TailInterval: time.Duration(d.TailInterval), CheckpointInterval: time.Duration(d.CheckpointInterval),
@@ -290,6 +298,12 @@ func (s *Server) openEngine(ctx context.Context) error {
 
 // openWarehouse opens the views and SQL over them, and installs the pack.
 func (s *Server) openWarehouse(ctx context.Context) error {
+	// Of servers that share a catalog one installs at a time: the others then find
+	// its tables, their rows and the views.
+	if err := s.leaseInstallation(ctx); err != nil {
+		return err
+	}
+	defer func() { _, _ = s.catalog.Lease(context.WithoutCancel(ctx), installation, 0) }()
 	if err := s.openViews(ctx); err != nil {
 		return err
 	}

@@ -20,10 +20,14 @@ import (
 	"github.com/tapehouse/tapehouse/internal/warehouse"
 )
 
+// maintenanceLease is how long the server that maintains a shared catalog may be
+// silent before another one takes over.
+const maintenanceLease = 10 * time.Minute
+
 // openViews opens the materialized views and the maintenance that must know
 // what they still need.
 func (s *Server) openViews(ctx context.Context) error {
-	m, err := view.Open(ctx, view.Options{Catalog: s.catalog, Engine: s.engine, Store: s.lake, Staging: s.dir("staging"), Busy: s.delivery.Busy, Logger: s.logger, Registerer: s.metrics})
+	m, err := view.Open(ctx, view.Options{Catalog: s.catalog, Engine: s.engine, Store: s.lake, Staging: s.dir("staging"), Busy: s.delivery.Busy, Shared: s.catalog.Identity().Directory != "", Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return fmt.Errorf("open views: %w", err)
 	}
@@ -32,7 +36,8 @@ func (s *Server) openViews(ctx context.Context) error {
 	c := s.cfg.Maintain
 	s.maintainer, err = maintain.New(maintain.Options{Catalog: s.catalog, Engine: s.engine, Store: s.lake, Staging: s.dir("staging"),
 		Interval: time.Duration(c.Interval), SnapshotAge: time.Duration(c.SnapshotAge), SnapshotsMin: c.SnapshotsMin, SnapshotsMax: c.SnapshotsMax, Grace: time.Duration(c.Grace),
-		Ingested: s.acknowledged, Needs: m.KeepSnapshots, Logger: s.logger, Registerer: s.metrics})
+		Ingested: s.acknowledged, Needs: m.KeepSnapshots, Turn: func(ctx context.Context) (bool, error) { return s.catalog.Lease(ctx, "maintenance", maintenanceLease) },
+		Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return err
 	}

@@ -90,6 +90,9 @@ const (
 const (
 	viewsMax   = 1_000
 	historyMax = 1_000
+	// sharedStateAge exceeds the longest time from the making of a view's state to
+	// that of its document.
+	sharedStateAge = 24 * time.Hour
 )
 
 // Manager keeps the views of one catalog. It is safe for concurrent use.
@@ -206,6 +209,9 @@ func (m *Manager) sweep(ctx context.Context) error {
 		if t.Properties[PropertyView] == "" {
 			continue // a user's
 		}
+		if m.o.Shared && m.now().Sub(t.UpdatedAt()) < sharedStateAge {
+			continue // another server may be making the view
+		}
 		if err := m.o.Catalog.DropTable(ctx, n); err != nil {
 			return err
 		}
@@ -270,6 +276,11 @@ func (m *Manager) Create(ctx context.Context, d Definition) error {
 	}
 	if _, err := m.o.Catalog.Load(ctx, d.Name); err == nil {
 		return fmt.Errorf("create view %s: %w", d.Name, ErrExists)
+	} else if !errors.Is(err, catalog.ErrNotFound) {
+		return fmt.Errorf("create view %s: %w", d.Name, err)
+	}
+	if _, err := m.o.Catalog.GetDocument(ctx, documentKind, d.Name.String()); err == nil {
+		return fmt.Errorf("create view %s: %w: another server made it, and this one knows it after a restart", d.Name, ErrExists)
 	} else if !errors.Is(err, catalog.ErrNotFound) {
 		return fmt.Errorf("create view %s: %w", d.Name, err)
 	}
@@ -358,6 +369,9 @@ func (m *Manager) createState(ctx context.Context, v *view) error {
 	}
 	if old.Properties[PropertyView] == "" {
 		return fmt.Errorf("table %s: %w", spec.Name, ErrExists)
+	}
+	if m.o.Shared && m.now().Sub(old.UpdatedAt()) < sharedStateAge {
+		return fmt.Errorf("table %s: %w: another server may be making the view; if none is, drop the table", spec.Name, ErrExists)
 	}
 	if err := m.o.Catalog.DropTable(ctx, spec.Name); err != nil {
 		return err

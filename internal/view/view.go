@@ -192,6 +192,9 @@ type Options struct {
 	Busy     func() bool
 	DeferMax time.Duration
 
+	// Shared says that other servers may make views in the same catalog.
+	Shared bool
+
 	Logger     *slog.Logger          // nil: discard
 	Registerer prometheus.Registerer // nil: no metrics
 	Now        func() time.Time      // nil: time.Now
