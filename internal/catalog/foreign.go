@@ -1,0 +1,564 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+	"github.com/google/uuid"
+)
+
+// ErrProtected is returned for a foreign change that would take away what this
+// program has promised to keep: a sealed trade date's tag, a stream's records, a
+// snapshot that somebody still needs.
+var ErrProtected = errors.New("protected")
+
+// Foreign is a change of one table that another program built: requirements and
+// updates in the JSON of the Iceberg REST protocol, each an array or nil. With
+// the requirement assert-create it makes the table.
+type Foreign struct {
+	Table        Name
+	Requirements json.RawMessage
+	Updates      json.RawMessage
+}
+
+// Guard says what foreign changes must leave alone. A nil member protects
+// nothing.
+type Guard struct {
+	// Stream names the delivery stream that feeds the table; "" if none does.
+	Stream func(table Name) (string, error)
+	// Kept says why the table is nobody's to change, a materialized view's state
+	// for example; "" if it is not so.
+	Kept func(*Table) string
+	// Sealed reports whether tags of that name are set by this program alone.
+	Sealed func(tag string) bool
+	// Needed lists snapshots that are kept with everything after them, as
+	// ExpirePolicy.KeepDeltaFrom.
+	Needed func(context.Context, Name) ([]int64, error)
+	// Pinned reports whether a query reads the file, as DataFile.Path.
+	Pinned func(path string) bool
+	// Release runs fn, which drops or renames the table, unless something else
+	// relies on the table's being there under its name.
+	Release func(ctx context.Context, table Name, fn func() error) error
+}
+
+// foreignChange is a Foreign that was read.
+type foreignChange struct {
+	name         Name
+	requirements table.Requirements
+	updates      table.Updates
+	creates      bool
+	dropsRef     map[string]bool // by remove-snapshot-ref
+}
+
+func (f Foreign) parse() (foreignChange, error) {
+	out := foreignChange{name: f.Table, dropsRef: make(map[string]bool)}
+	if err := f.Table.check(); err != nil {
+		return out, err
+	}
+	var actions []struct {
+		Action string `json:"action"`
+		Ref    string `json:"ref-name"`
+	}
+	for _, part := range []struct {
+		what string
+		raw  json.RawMessage
+		into any
+	}{{"requirements", f.Requirements, &out.requirements}, {"updates", f.Updates, &out.updates}, {"updates", f.Updates, &actions}} {
+		if len(part.raw) == 0 {
+			continue
+		}
+		if err := guarded(func() error { return json.Unmarshal(part.raw, part.into) }); err != nil {
+			return out, fmt.Errorf("%w commit of %s: %s: %w", ErrInvalid, f.Table, part.what, err)
+		}
+	}
+	for _, a := range actions {
+		if a.Action == table.UpdateRemoveSnapshotRef {
+			out.dropsRef[a.Ref] = true
+		}
+	}
+	for _, r := range out.requirements {
+		out.creates = out.creates || r.GetType() == table.AssertCreate().GetType()
+	}
+	return out, nil
+}
+
+// guarded runs a function of Iceberg's library on what a stranger wrote. A panic
+// there is an answer to a malformed request, not an end of the program.
+func guarded(fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: it cannot be read: %v", ErrInvalid, p)
+		}
+	}()
+	return fn()
+}
+
+// CommitForeign makes changes that another program built: all of them or none,
+// visible at one instant and durable when it returns, as Commit does. It returns
+// the tables' new states, in the order of changes. The requirements are judged
+// against the state that is changed. Errors are Commit's, and ErrExists for a
+// table to be made that is there, ErrProtected, ErrUnsupported for what this
+// program could not read again.
+func (c *Catalog) CommitForeign(ctx context.Context, changes []Foreign, g Guard) (_ []*Table, err error) {
+	start := time.Now()
+	defer func() { c.metrics.committed(start, err) }()
+	if err := c.usable(true); err != nil {
+		return nil, err
+	}
+	if len(changes) == 0 || len(changes) > commitTablesMax {
+		return nil, fmt.Errorf("%w commit: %d tables: want 1 to %d", ErrInvalid, len(changes), commitTablesMax)
+	}
+	parsed := make([]foreignChange, len(changes))
+	names := make([]Name, len(changes))
+	for i, f := range changes {
+		if parsed[i], err = f.parse(); err != nil {
+			return nil, err
+		}
+		names[i] = f.Table
+	}
+	slices.SortFunc(names, compareNames)
+	if len(slices.Compact(slices.Clone(names))) != len(names) {
+		return nil, fmt.Errorf("%w commit: a table stands twice", ErrInvalid)
+	}
+	unlock, err := c.lock(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for try := 1; ; try++ {
+		out, err := c.commitForeign(ctx, parsed, g)
+		if !errors.Is(err, errMoved) {
+			return out, err
+		}
+		if try == commitTriesMax {
+			return nil, &ConflictError{"commit", "pointer", "unmoved", fmt.Sprintf("moved by another writer %d times", try)}
+		}
+	}
+}
+
+// commitForeign tries once. REQUIRES: the tables are locked.
+func (c *Catalog) commitForeign(ctx context.Context, changes []foreignChange, g Guard) (_ []*Table, err error) {
+	states, err := c.foreignStates(ctx, changes)
+	if err != nil {
+		return nil, err
+	}
+	var moved, made []*stagedCommit
+	var garbage []garbageOf
+	out := make([]*Table, len(changes))
+	for i, f := range changes {
+		before := states[i]
+		if err := f.require(before); err != nil {
+			return nil, err
+		}
+		if before != nil && len(f.updates) == 0 {
+			out[i] = before
+			continue
+		}
+		s, err := c.stageForeign(ctx, f, before)
+		if err != nil {
+			return nil, err
+		}
+		j := judge{c: c, guard: &g, before: before, after: s.after, dropsRef: f.dropsRef}
+		if err := j.all(ctx); err != nil {
+			return nil, err
+		}
+		out[i] = s.after
+		if before == nil {
+			made = append(made, s)
+			continue
+		}
+		moved = append(moved, s)
+		garbage = append(garbage, garbageOf{before.Location, j.garbage})
+	}
+	var written []string
+	defer func() {
+		if err != nil {
+			c.discard(ctx, written, err)
+		}
+	}()
+	for _, s := range made {
+		names, err := s.staging.put(ctx, s.write)
+		written = append(written, names...)
+		if err != nil {
+			return nil, fmt.Errorf("create table %s: %w", s.after.Name, err)
+		}
+	}
+	if len(moved)+len(made) == 0 {
+		return out, nil
+	}
+	_, err = c.swap(ctx, moved, nil, func(ctx context.Context, tx *sql.Tx) error {
+		for _, s := range made {
+			if err := c.insertTable(ctx, tx, s.after); err != nil {
+				return err
+			}
+		}
+		for _, g := range garbage {
+			if err := c.addGarbage(ctx, tx, g.location, g.uris); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range made {
+		c.tables.put(s.after.Name.String()+"\x00"+s.after.pointer, s.after)
+	}
+	return out, nil
+}
+
+// garbageOf are files that nothing refers to after a commit.
+type garbageOf struct {
+	location string
+	uris     []string
+}
+
+// foreignStates loads the tables, all at one instant; nil for one to be made.
+func (c *Catalog) foreignStates(ctx context.Context, changes []foreignChange) ([]*Table, error) {
+	var names []Name
+	for _, f := range changes {
+		if !f.creates {
+			names = append(names, f.name)
+			continue
+		}
+		_, err := c.pointers(ctx, []Name{f.name})
+		if err == nil {
+			return nil, fmt.Errorf("table %s: %w", f.name, ErrExists)
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+	}
+	loaded, err := c.LoadAll(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*Table, len(changes))
+	for i, f := range changes {
+		if !f.creates {
+			out[i], loaded = loaded[0], loaded[1:]
+		}
+	}
+	return out, nil
+}
+
+// require judges the client's requirements.
+func (f *foreignChange) require(t *Table) error {
+	var meta table.Metadata
+	if t != nil {
+		meta = t.meta
+	}
+	for _, r := range f.requirements {
+		if err := r.Validate(meta); err != nil {
+			return &ConflictError{f.name.String(), r.GetType(), "what the client saw", err.Error()}
+		}
+	}
+	return nil
+}
+
+// stageForeign applies the client's updates in memory. It reads nothing, so that
+// whatever fails is the client's doing.
+func (c *Catalog) stageForeign(ctx context.Context, f foreignChange, before *Table) (s *stagedCommit, err error) {
+	err = guarded(func() error {
+		if before == nil {
+			meta, err := newForeignMetadata(f.updates)
+			if err != nil {
+				return err
+			}
+			s, err = c.stageNew(ctx, f.name, meta)
+			return err
+		}
+		meta, err := table.UpdateTableMetadata(before.meta, f.updates, before.pointer)
+		if err != nil {
+			return err
+		}
+		staging := c.newStaging(ctx)
+		pointer, err := writeMetadata(staging, meta, metadataVersion(before.pointer)+1)
+		if err != nil {
+			return err
+		}
+		after, err := c.newTable(f.name, pointer, meta)
+		s = &stagedCommit{before: before, after: after, staging: staging, write: []string{pointer}}
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		return nil, fmt.Errorf("%w commit of %s: %w", ErrInvalid, f.name, err)
+	}
+	return s, err
+}
+
+// newForeignMetadata makes a table's first metadata of updates alone.
+func newForeignMetadata(updates []table.Update) (table.Metadata, error) {
+	b, err := table.NewMetadataBuilder(formatVersion)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.SetProperties(maps.Clone(defaultProperties)); err != nil {
+		return nil, err
+	}
+	for _, u := range updates {
+		if err := u.Apply(b); err != nil {
+			return nil, err
+		}
+	}
+	return b.Build()
+}
+
+// stageNew stages a new table's first metadata file.
+func (c *Catalog) stageNew(ctx context.Context, name Name, meta table.Metadata) (*stagedCommit, error) {
+	if meta.TableUUID() == uuid.Nil {
+		return nil, fmt.Errorf("%w: table %s has no UUID: begin with assign-uuid", ErrInvalid, name)
+	}
+	s := c.newStaging(ctx)
+	pointer, err := writeMetadata(s, meta, 0)
+	if err != nil {
+		return nil, fmt.Errorf("create table %s: %w", name, err)
+	}
+	t, err := c.newTable(name, pointer, meta)
+	if err != nil {
+		return nil, err
+	}
+	return &stagedCommit{after: t, staging: s, write: []string{pointer}}, nil
+}
+
+// insertTable gives a new table its name, in a namespace that is there and a
+// place that no other table has.
+func (c *Catalog) insertTable(ctx context.Context, tx *sql.Tx, t *Table) error {
+	ok, err := namespaceExists(ctx, tx, t.Name.Namespace)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("namespace %s: %w", t.Name.Namespace, ErrNotFound)
+	}
+	if err := notExternal(ctx, tx, t.Name); err != nil {
+		return err
+	}
+	if err := c.placeIsFree(ctx, tx, t.Location); err != nil {
+		return err
+	}
+	res, err := tx.ExecContext(ctx, `INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, metadata_location, iceberg_type)
+		VALUES (?, ?, ?, ?, 'TABLE') ON CONFLICT DO NOTHING`, catalogName, t.Name.Namespace, t.Name.Table, t.pointer)
+	if err != nil {
+		return fmt.Errorf("create table %s: %w", t.Name, err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(fmt.Errorf("table %s: %w", t.Name, ErrExists), err)
+	}
+	return setNamespaceProperties(ctx, tx, t.Name.Namespace, map[string]string{namespaceMark: "true"})
+}
+
+// placeIsFree refuses a location in which, below which or above which another
+// table lies, and one whose files are about to be deleted: dropping either table
+// would take the other's files.
+func (c *Catalog) placeIsFree(ctx context.Context, tx *sql.Tx, location string) error {
+	taken := func(query string, args ...any) error {
+		var n int
+		if err := tx.QueryRowContext(ctx, query, args...).Scan(&n); err != nil {
+			return fmt.Errorf("look up location %s: %w", location, err)
+		}
+		if n > 0 {
+			return fmt.Errorf("%w location %s: another table's files lie there: choose another, or none", ErrInvalid, location)
+		}
+		return nil
+	}
+	below := location + "/"
+	if err := taken(`SELECT count(*) FROM iceberg_tables WHERE catalog_name = ? AND substr(metadata_location, 1, length(?)) = ?`,
+		catalogName, below, below); err != nil {
+		return err
+	}
+	root := c.store.URI("")
+	for above := location; len(above) > len(root); above = above[:strings.LastIndexByte(above, '/')] {
+		if err := taken(`SELECT count(*) FROM catalog_garbage WHERE path = ?`, above+"/"); err != nil {
+			return err
+		}
+		metadata := above + "/metadata/"
+		if err := taken(`SELECT count(*) FROM iceberg_tables WHERE catalog_name = ? AND substr(metadata_location, 1, length(?)) = ?`,
+			catalogName, metadata, metadata); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// formatVersion is the only version of Iceberg's table format that is written.
+const formatVersion = 2
+
+// MetadataLocation is where the metadata file of this state lies.
+func (t *Table) MetadataLocation() string { return t.pointer }
+
+// Metadata is the JSON of Iceberg's table metadata. With refsOnly, snapshots that
+// no branch or tag names are left out.
+func (t *Table) Metadata(refsOnly bool) (json.RawMessage, error) {
+	b, err := json.Marshal(t.meta)
+	if err != nil {
+		return nil, fmt.Errorf("metadata of table %s: %w", t.Name, err)
+	}
+	if !refsOnly || len(t.meta.Snapshots()) == 0 {
+		return b, nil
+	}
+	named := make(map[int64]bool)
+	for _, ref := range t.meta.Refs() {
+		named[ref.SnapshotID] = true
+	}
+	var all map[string]json.RawMessage
+	var snapshots, kept []json.RawMessage
+	if err := errors.Join(json.Unmarshal(b, &all), json.Unmarshal(all["snapshots"], &snapshots)); err != nil {
+		return nil, fmt.Errorf("metadata of table %s: %w", t.Name, err)
+	}
+	for _, s := range snapshots {
+		var id struct {
+			ID int64 `json:"snapshot-id"`
+		}
+		if err := json.Unmarshal(s, &id); err != nil {
+			return nil, fmt.Errorf("metadata of table %s: %w", t.Name, err)
+		}
+		if named[id.ID] {
+			kept = append(kept, s)
+		}
+	}
+	if all["snapshots"], err = json.Marshal(kept); err != nil {
+		return nil, fmt.Errorf("metadata of table %s: %w", t.Name, err)
+	}
+	return json.Marshal(all)
+}
+
+// ForeignTable describes a table that another program wants made, schema,
+// partitions and order in the JSON of Iceberg's specification.
+type ForeignTable struct {
+	Name          Name
+	Schema        json.RawMessage
+	PartitionSpec json.RawMessage // nil: none
+	WriteOrder    json.RawMessage // nil: none
+	Location      string          // "": chosen here
+	Properties    map[string]string
+}
+
+// metadata builds the first metadata of the table.
+func (c *Catalog) foreignMetadata(spec ForeignTable) (meta table.Metadata, err error) {
+	if err := errors.Join(spec.Name.check(), checkProperties(spec.Properties)); err != nil {
+		return nil, err
+	}
+	err = guarded(func() error {
+		var schema *iceberg.Schema
+		if err := json.Unmarshal(spec.Schema, &schema); err != nil {
+			return fmt.Errorf("schema: %w", err)
+		}
+		if schema == nil {
+			return errors.New("schema: it is missing")
+		}
+		partitions := iceberg.UnpartitionedSpec
+		if len(spec.PartitionSpec) > 0 && string(spec.PartitionSpec) != "null" {
+			var p iceberg.UnboundPartitionSpec
+			if err := json.Unmarshal(spec.PartitionSpec, &p); err != nil {
+				return fmt.Errorf("partition-spec: %w", err)
+			}
+			partitions = &p.PartitionSpec
+		}
+		order := table.UnsortedSortOrder
+		if len(spec.WriteOrder) > 0 && string(spec.WriteOrder) != "null" {
+			var o table.UnboundSortOrder
+			if err := json.Unmarshal(spec.WriteOrder, &o); err != nil {
+				return fmt.Errorf("write-order: %w", err)
+			}
+			order = o.SortOrder
+		}
+		id := uuid.New()
+		location := spec.Location
+		if location == "" {
+			location = c.defaultLocation(spec.Name, id)
+		}
+		properties := maps.Clone(defaultProperties)
+		properties[table.PropertyFormatVersion] = fmt.Sprint(formatVersion)
+		maps.Copy(properties, spec.Properties)
+		meta, err = table.NewMetadataWithUUID(schema, partitions, order, location, properties, id)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w table %s: %w", ErrInvalid, spec.Name, err)
+	}
+	return meta, nil
+}
+
+// StageForeign returns the metadata that the table would begin with, as JSON,
+// and makes nothing: the client writes data below its location and then commits
+// with assert-create.
+func (c *Catalog) StageForeign(ctx context.Context, spec ForeignTable, g Guard) (json.RawMessage, error) {
+	if spec.Location != "" {
+		return nil, fmt.Errorf("%w: a staged table's location is chosen here: leave it out", ErrUnsupported)
+	}
+	s, err := c.judgedTable(ctx, spec, g)
+	if err != nil {
+		return nil, err
+	}
+	if ok, err := namespaceExists(ctx, c.reader, spec.Name.Namespace); err != nil || !ok {
+		return nil, errors.Join(err, fmt.Errorf("namespace %s: %w", spec.Name.Namespace, ErrNotFound))
+	}
+	if _, err := c.pointers(ctx, []Name{spec.Name}); err == nil {
+		return nil, fmt.Errorf("table %s: %w", spec.Name, ErrExists)
+	} else if !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	return s.after.Metadata(false)
+}
+
+func (c *Catalog) judgedTable(ctx context.Context, spec ForeignTable, g Guard) (*stagedCommit, error) {
+	if err := c.usable(true); err != nil {
+		return nil, err
+	}
+	if spec.Location != "" {
+		var err error
+		if spec.Location, err = c.chosenLocation(ctx, spec.Location); err != nil {
+			return nil, err
+		}
+	}
+	meta, err := c.foreignMetadata(spec)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.stageNew(ctx, spec.Name, meta)
+	if err != nil {
+		return nil, err
+	}
+	j := judge{c: c, guard: &g, after: s.after, placed: spec.Location != ""}
+	return s, j.all(ctx)
+}
+
+// CreateForeign makes a table without rows in a namespace that exists. ErrExists
+// if the name is taken, ErrNotFound if there is no such namespace.
+func (c *Catalog) CreateForeign(ctx context.Context, spec ForeignTable, g Guard) (*Table, error) {
+	s, err := c.judgedTable(ctx, spec, g)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := c.lock(ctx, []Name{spec.Name})
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return c.make(ctx, s)
+}
+
+// make writes a staged table's files and gives it its name. REQUIRES: the name is locked.
+func (c *Catalog) make(ctx context.Context, s *stagedCommit) (*Table, error) {
+	names, err := s.staging.put(ctx, s.write)
+	if err == nil {
+		err = c.update(ctx, func(ctx context.Context, tx *sql.Tx) error { return c.insertTable(ctx, tx, s.after) })
+	}
+	if err != nil {
+		c.discard(ctx, names, err)
+		return nil, err
+	}
+	c.tables.put(s.after.Name.String()+"\x00"+s.after.pointer, s.after)
+	return s.after, nil
+}
