@@ -527,6 +527,9 @@ func (c *Catalog) judgedTable(ctx context.Context, spec ForeignTable, g Guard) (
 		return nil, err
 	}
 	s, err := c.stageNew(ctx, spec.Name, meta)
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		err = fmt.Errorf("%w table %s: %w", ErrInvalid, spec.Name, err) // it reads nothing
+	}
 	if err != nil {
 		return nil, err
 	}

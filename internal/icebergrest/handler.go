@@ -45,7 +45,7 @@ const (
 	// strangerTimeout is for the bodies of requests whose principal is not known
 	// before they were read.
 	strangerTimeout = 10 * time.Second
-	defaultTimeout     = 120 * time.Second
+	defaultTimeout  = 120 * time.Second
 )
 
 // Options configure a Handler. Catalog, Verifier and Tokens are required.
