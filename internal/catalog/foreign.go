@@ -54,13 +54,20 @@ type Guard struct {
 type foreignChange struct {
 	name         Name
 	requirements table.Requirements
-	updates      table.Updates
-	creates      bool
+	updates      json.RawMessage
+	empty        bool            // no updates
+	creates      bool            // the table
+	adds         bool            // snapshots
+	removes      bool            // snapshots
 	dropsRef     map[string]bool // by remove-snapshot-ref
+
+	stream  string          // that feeds the table
+	needed  []int64         // as Guard.Needed says
+	settled map[string]bool // files that were found there and made durable, by URI
 }
 
 func (f Foreign) parse() (foreignChange, error) {
-	out := foreignChange{name: f.Table, dropsRef: make(map[string]bool)}
+	out := foreignChange{name: f.Table, updates: f.Updates, dropsRef: make(map[string]bool), settled: make(map[string]bool)}
 	if err := f.Table.check(); err != nil {
 		return out, err
 	}
@@ -68,11 +75,12 @@ func (f Foreign) parse() (foreignChange, error) {
 		Action string `json:"action"`
 		Ref    string `json:"ref-name"`
 	}
+	var updates table.Updates
 	for _, part := range []struct {
 		what string
 		raw  json.RawMessage
 		into any
-	}{{"requirements", f.Requirements, &out.requirements}, {"updates", f.Updates, &out.updates}, {"updates", f.Updates, &actions}} {
+	}{{"requirements", f.Requirements, &out.requirements}, {"updates", f.Updates, &updates}, {"updates", f.Updates, &actions}} {
 		if len(part.raw) == 0 {
 			continue
 		}
@@ -84,11 +92,32 @@ func (f Foreign) parse() (foreignChange, error) {
 		if a.Action == table.UpdateRemoveSnapshotRef {
 			out.dropsRef[a.Ref] = true
 		}
+		out.adds = out.adds || a.Action == table.UpdateAddSnapshot
+		out.removes = out.removes || a.Action == table.UpdateRemoveSnapshots
 	}
+	out.empty = len(updates) == 0
 	for _, r := range out.requirements {
 		out.creates = out.creates || r.GetType() == table.AssertCreate().GetType()
 	}
 	return out, nil
+}
+
+// ask asks those who have locks of their own, under which they may come to the
+// catalog: so it is done before the tables are locked. What it learns stays
+// true enough: a stream that begins to feed the table now finds it as SQL's
+// writes may have left it too, and what a view needs only moves on.
+func (f *foreignChange) ask(ctx context.Context, g *Guard) (err error) {
+	if !f.creates && g.Stream != nil {
+		if f.stream, err = g.Stream(f.name); err != nil {
+			return err
+		}
+	}
+	if f.removes && g.Needed != nil {
+		if f.needed, err = g.Needed(ctx, f.name); err != nil {
+			return fmt.Errorf("ask what views still need: %w", err)
+		}
+	}
+	return nil
 }
 
 // guarded runs a function of Iceberg's library on what a stranger wrote. A panic
@@ -123,6 +152,12 @@ func (c *Catalog) CommitForeign(ctx context.Context, changes []Foreign, g Guard)
 		if parsed[i], err = f.parse(); err != nil {
 			return nil, err
 		}
+		if err := parsed[i].ask(ctx, &g); err != nil {
+			return nil, err
+		}
+		if parsed[i].adds {
+			c.rehearse(ctx, &parsed[i], &g)
+		}
 		names[i] = f.Table
 	}
 	slices.SortFunc(names, compareNames)
@@ -145,6 +180,24 @@ func (c *Catalog) CommitForeign(ctx context.Context, changes []Foreign, g Guard)
 	}
 }
 
+// rehearse reads what a change's snapshots name, finds its files and makes them
+// durable, before the table's lock is taken: what follows finds it done, and does
+// not hold up the commits of a busy table. Whatever is wrong is said there.
+func (c *Catalog) rehearse(ctx context.Context, f *foreignChange, g *Guard) {
+	states, err := c.foreignStates(ctx, []foreignChange{*f})
+	if err != nil {
+		return
+	}
+	s, err := c.stageForeign(ctx, *f, states[0])
+	if err != nil {
+		return
+	}
+	j := judge{c: c, guard: g, before: states[0], after: s.after, change: f}
+	if err := j.files(ctx); err != nil {
+		c.logger.Debug("a client's commit will be refused", "table", f.name.String(), "error", err)
+	}
+}
+
 // commitForeign tries once. REQUIRES: the tables are locked.
 func (c *Catalog) commitForeign(ctx context.Context, changes []foreignChange, g Guard) (_ []*Table, err error) {
 	states, err := c.foreignStates(ctx, changes)
@@ -159,7 +212,7 @@ func (c *Catalog) commitForeign(ctx context.Context, changes []foreignChange, g 
 		if err := f.require(before); err != nil {
 			return nil, err
 		}
-		if before != nil && len(f.updates) == 0 {
+		if before != nil && f.empty {
 			out[i] = before
 			continue
 		}
@@ -167,7 +220,7 @@ func (c *Catalog) commitForeign(ctx context.Context, changes []foreignChange, g 
 		if err != nil {
 			return nil, err
 		}
-		j := judge{c: c, guard: &g, before: before, after: s.after, dropsRef: f.dropsRef}
+		j := judge{c: c, guard: &g, before: before, after: s.after, change: &f}
 		if err := j.all(ctx); err != nil {
 			return nil, err
 		}
@@ -270,15 +323,22 @@ func (f *foreignChange) require(t *Table) error {
 // whatever fails is the client's doing.
 func (c *Catalog) stageForeign(ctx context.Context, f foreignChange, before *Table) (s *stagedCommit, err error) {
 	err = guarded(func() error {
+		// Decoded for each try: applying an update changes it.
+		var updates table.Updates
+		if len(f.updates) > 0 {
+			if err := json.Unmarshal(f.updates, &updates); err != nil {
+				return err
+			}
+		}
 		if before == nil {
-			meta, err := newForeignMetadata(f.updates)
+			meta, err := newForeignMetadata(updates)
 			if err != nil {
 				return err
 			}
 			s, err = c.stageNew(ctx, f.name, meta)
 			return err
 		}
-		meta, err := table.UpdateTableMetadata(before.meta, f.updates, before.pointer)
+		meta, err := table.UpdateTableMetadata(before.meta, updates, before.pointer)
 		if err != nil {
 			return err
 		}

@@ -28,6 +28,11 @@ func (c *Catalog) Register(ctx context.Context, name Name, metadataLocation stri
 	if err := j.all(ctx); err != nil {
 		return nil, err
 	}
+	if len(s.write) == 0 { // the client's own file becomes the table's
+		if err := c.settle(ctx, []string{s.after.pointer}); err != nil {
+			return nil, err
+		}
+	}
 	unlock, err := c.lock(ctx, []Name{name})
 	if err != nil {
 		return nil, err

@@ -33,13 +33,13 @@ const (
 // judge compares a table before and after a foreign change, whatever the updates
 // were by which the client came from one to the other.
 type judge struct {
-	c        *Catalog
-	guard    *Guard
-	before   *Table          // nil: the table is made
-	after    *Table          // in memory
-	dropsRef map[string]bool // references that the client drops by name
-	placed   bool            // the client chose a new table's location, and it was looked at
-	adopted  bool            // a new table comes with the snapshots of its files
+	c       *Catalog
+	guard   *Guard
+	before  *Table         // nil: the table is made
+	after   *Table         // in memory
+	change  *foreignChange // that leads from one to the other; nil without before
+	placed  bool           // the client chose a new table's location, and it was looked at
+	adopted bool           // a new table comes with the snapshots of its files
 
 	garbage []string // out: files that only removed snapshots referred to
 }
@@ -205,14 +205,8 @@ func (j *judge) streams(context.Context) error {
 	why := ""
 	if len(j.before.through) > 0 {
 		why = "a delivery stream has fed it"
-	} else if j.guard.Stream != nil {
-		stream, err := j.guard.Stream(j.name())
-		if err != nil {
-			return err
-		}
-		if stream != "" {
-			why = "delivery stream " + stream + " feeds it"
-		}
+	} else if j.change.stream != "" {
+		why = "delivery stream " + j.change.stream + " feeds it"
 	}
 	if why == "" {
 		return nil
@@ -282,23 +276,17 @@ func (j *judge) removals(ctx context.Context) error {
 		still[name] = true
 	}
 	for name, ref := range j.before.meta.Refs() {
-		if removed[ref.SnapshotID] && !still[name] && !j.dropsRef[name] {
+		if removed[ref.SnapshotID] && !still[name] && !j.change.dropsRef[name] {
 			return j.protected("snapshot %d is kept by %s %s: remove that first", ref.SnapshotID, ref.SnapshotRefType, name)
 		}
 	}
-	if j.guard.Needed != nil {
-		needed, err := j.guard.Needed(ctx, j.name())
-		if err != nil {
-			return fmt.Errorf("ask what views still need: %w", err)
+	for _, from := range j.change.needed {
+		if removed[from] {
+			return j.protected("a materialized view still needs snapshot %d: refresh it first", from)
 		}
-		for _, from := range needed {
-			if removed[from] {
-				return j.protected("a materialized view still needs snapshot %d: refresh it first", from)
-			}
-			for s := j.before.meta.CurrentSnapshot(); s != nil && s.SnapshotID != from; s = j.before.parent(s) {
-				if removed[s.SnapshotID] && j.descends(s.SnapshotID, from) {
-					return j.protected("a materialized view still needs snapshot %d: refresh it first", s.SnapshotID)
-				}
+		for s := j.before.meta.CurrentSnapshot(); s != nil && s.SnapshotID != from; s = j.before.parent(s) {
+			if removed[s.SnapshotID] && j.descends(s.SnapshotID, from) {
+				return j.protected("a materialized view still needs snapshot %d: refresh it first", s.SnapshotID)
 			}
 		}
 	}
@@ -395,6 +383,7 @@ func (j *judge) files(ctx context.Context) error {
 		}
 	}
 	var added []fileSize
+	var wrote []string // by the client
 	entries := 0
 	for _, s := range fresh {
 		if err := j.snapshot(&s); err != nil {
@@ -404,6 +393,7 @@ func (j *judge) files(ctx context.Context) error {
 		if err := guarded(func() (err error) { list, err = j.c.manifestList(ctx, &s); return err }); err != nil {
 			return j.unreadable(ctx, s.ManifestList, err)
 		}
+		wrote = append(wrote, s.ManifestList)
 		for _, m := range list {
 			if known[m.FilePath()] {
 				continue
@@ -416,6 +406,7 @@ func (j *judge) files(ctx context.Context) error {
 			if err := guarded(func() (err error) { es, err = j.c.manifest(ctx, m); return err }); err != nil {
 				return j.unreadable(ctx, m.FilePath(), err)
 			}
+			wrote = append(wrote, m.FilePath())
 			if entries += len(es); entries > foreignEntriesMax {
 				return j.invalid("its new manifests name more than %d files: commit them in parts", foreignEntriesMax)
 			}
@@ -430,7 +421,43 @@ func (j *judge) files(ctx context.Context) error {
 			}
 		}
 	}
-	return j.present(ctx, added)
+	if j.change != nil { // what was found in the rehearsal
+		added = slices.DeleteFunc(added, func(f fileSize) bool { return j.change.settled[f.uri] })
+		wrote = slices.DeleteFunc(wrote, func(uri string) bool { return j.change.settled[uri] })
+	}
+	if err := j.present(ctx, added); err != nil {
+		return err
+	}
+	for _, f := range added {
+		wrote = append(wrote, f.uri)
+	}
+	if err := j.c.settle(ctx, wrote); err != nil {
+		return err
+	}
+	if j.change != nil {
+		for _, uri := range wrote {
+			j.change.settled[uri] = true
+		}
+	}
+	return nil
+}
+
+// settle makes files durable that a client wrote into a local lake: it may not
+// have synced them, and the pointer that is about to name them is durable.
+func (c *Catalog) settle(ctx context.Context, uris []string) error {
+	local, ok := c.store.(interface {
+		Settle(ctx context.Context, names ...string) error
+	})
+	if !ok || len(uris) == 0 {
+		return nil
+	}
+	names := make([]string, 0, len(uris))
+	for _, uri := range uris {
+		if name, ok := c.store.Name(uri); ok {
+			names = append(names, name)
+		}
+	}
+	return local.Settle(ctx, names...)
 }
 
 func (j *judge) outside(what, uri string) error {

@@ -43,7 +43,7 @@ const (
 )
 
 const (
-	viewsRefused       = "Views are not served here. Create a materialized view by SQL (port 5439): its state is a table that every engine reads."
+	viewsRefused       = "Views are not served here: create a materialized view, and query it, by SQL (port 5439)."
 	credentialsRefused = "Credentials of files are not handed out. Give the client its own access to the lake's bucket, or to its directory."
 	planRefused        = "Scans are not planned here. Let the client plan them from the table's metadata."
 	functionsRefused   = "Functions are not served here."
