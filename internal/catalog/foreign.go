@@ -155,7 +155,7 @@ func (c *Catalog) CommitForeign(ctx context.Context, changes []Foreign, g Guard)
 		if err := parsed[i].ask(ctx, &g); err != nil {
 			return nil, err
 		}
-		if parsed[i].adds {
+		if parsed[i].adds || parsed[i].removes {
 			c.rehearse(ctx, &parsed[i], &g)
 		}
 		names[i] = f.Table
@@ -180,9 +180,10 @@ func (c *Catalog) CommitForeign(ctx context.Context, changes []Foreign, g Guard)
 	}
 }
 
-// rehearse reads what a change's snapshots name, finds its files and makes them
-// durable, before the table's lock is taken: what follows finds it done, and does
-// not hold up the commits of a busy table. Whatever is wrong is said there.
+// rehearse reads what a change's snapshots, new or removed, name, finds its files
+// and makes them durable, before the table's lock is taken: what follows finds it
+// done, and does not hold up the commits of a busy table. Whatever is wrong is
+// said there.
 func (c *Catalog) rehearse(ctx context.Context, f *foreignChange, g *Guard) {
 	states, err := c.foreignStates(ctx, []foreignChange{*f})
 	if err != nil {
@@ -193,7 +194,10 @@ func (c *Catalog) rehearse(ctx context.Context, f *foreignChange, g *Guard) {
 		return
 	}
 	j := judge{c: c, guard: g, before: states[0], after: s.after, change: f}
-	if err := j.files(ctx); err != nil {
+	if err = j.files(ctx); err == nil {
+		err = j.removals(ctx)
+	}
+	if err != nil {
 		c.logger.Debug("a client's commit will be refused", "table", f.name.String(), "error", err)
 	}
 }

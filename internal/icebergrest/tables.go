@@ -169,8 +169,12 @@ func (h *Handler) dropTable(ctx context.Context, c *call) error {
 			return badRequest("purgeRequested=%s: want true or false", bounded(s))
 		}
 	}
+	if err := h.catalog.DropForeign(ctx, c.name(), purge, h.o.Guard); err != nil {
+		return err
+	}
+	h.o.Logger.Info("table dropped", "table", c.name().String(), "purge", purge, "by", c.key.Name)
 	c.status = http.StatusNoContent
-	return h.catalog.DropForeign(ctx, c.name(), purge, h.o.Guard)
+	return nil
 }
 
 func (h *Handler) renameTable(ctx context.Context, c *call) error {
@@ -198,8 +202,13 @@ func (h *Handler) renameTable(ctx context.Context, c *call) error {
 	if _, err := h.catalog.Load(ctx, from); err != nil {
 		return err
 	}
-	c.missing, c.status = typeNoSuchNamespace, http.StatusNoContent
-	return h.catalog.RenameForeign(ctx, from, to, h.o.Guard)
+	c.missing = typeNoSuchNamespace
+	if err := h.catalog.RenameForeign(ctx, from, to, h.o.Guard); err != nil {
+		return err
+	}
+	h.o.Logger.Info("table renamed", "table", from.String(), "to", to.String(), "by", c.key.Name)
+	c.status = http.StatusNoContent
+	return nil
 }
 
 // The kinds of reports.
