@@ -458,6 +458,14 @@ func (c *Catalog) placeIsFree(ctx context.Context, tx *sql.Tx, location string) 
 // formatVersion is the only version of Iceberg's table format that is written.
 const formatVersion = 2
 
+// Rewritable reports whether this program can write files in the place of the
+// table's own: all of them are partitioned as it writes, in one way that never
+// changed. Another program may have made or changed it otherwise; such a table
+// is read, added to, and kept in order by that program.
+func (t *Table) Rewritable() bool {
+	return len(t.meta.PartitionSpecs()) == 1 && (t.PartitionBy != "" || t.meta.PartitionSpecs()[0].NumFields() == 0)
+}
+
 // MetadataLocation is where the metadata file of this state lies.
 func (t *Table) MetadataLocation() string { return t.pointer }
 

@@ -188,3 +188,39 @@ func TestForeignStatistics(t *testing.T) {
 		t.Errorf("orphans %v, %v", orphans, err)
 	}
 }
+
+// TestForeignPartitions: a table whose partitions another program changed is
+// added to and read, and no row of it is deleted or rewritten under the wrong ones.
+func TestForeignPartitions(t *testing.T) {
+	ctx := t.Context()
+	c := newWorld(t).open()
+	name := Name{"desk", "trades"}
+	tbl := mustCreate(t, c, TableSpec{Name: name, Columns: []Column{{Name: "n", Type: "long"}, {Name: "settled", Type: "date"}}})
+	if !tbl.Rewritable() {
+		t.Error("a table of our own cannot be rewritten")
+	}
+	tbl = commit(t, c, Commit{Table: name, Add: []NewFile{{Path: ghost(tbl, date0, 0, 1).Path, Stats: FileStats{Rows: 1, SizeBytes: 10}}}})
+	before := files(t, c, tbl, At{})
+	spec := json.RawMessage(`[{"action":"add-spec","spec":{"fields":[{"name":"settled","transform":"identity","source-id":2}]}},{"action":"set-default-spec","spec-id":-1}]`)
+	out, err := c.CommitForeign(ctx, []Foreign{{Table: name, Updates: spec}}, Guard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tbl = out[0]; tbl.Rewritable() || tbl.PartitionBy != "settled" {
+		t.Errorf("partitioned by %q", tbl.PartitionBy)
+	}
+	added := NewFile{Path: ghost(tbl, date0, 1, 1).Path, Partition: Partition{date0, true}, Stats: FileStats{Rows: 1, SizeBytes: 10}}
+	for what, m := range map[string]Commit{
+		"a deletion":   {Deletes: []NewDeletes{{Path: tbl.DataDir() + "/d.parquet", Rows: 1, SizeBytes: 10, From: before[0]}}},
+		"a compaction": {Replace: before, Add: []NewFile{added}},
+	} {
+		m.Table = name
+		if _, err := c.Commit(ctx, []Commit{m}); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	tbl = commit(t, c, Commit{Table: name, Add: []NewFile{added}})
+	if all := files(t, c, tbl, At{}); len(all) != 2 || all[0].Partition.Has == all[1].Partition.Has {
+		t.Errorf("files %+v", all)
+	}
+}

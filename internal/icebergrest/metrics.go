@@ -34,6 +34,7 @@ func newMetrics(r prometheus.Registerer, inFlight func() int64) (*metrics, error
 			m.requests.WithLabelValues(o.name, kind)
 		}
 	}
+	m.requests.WithLabelValues("", typeNotAuthorized) // of requests whose principal is not known
 	for _, kind := range []string{reportScan, reportCommit, reportOther} {
 		m.reports.WithLabelValues(kind)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/icebergrest"
 	"github.com/tapehouse/tapehouse/internal/producer"
 	"github.com/tapehouse/tapehouse/internal/readertest"
+	"github.com/tapehouse/tapehouse/internal/s3test"
 )
 
 // Variables that tools/interop.sh sets: a Python with PySpark, and the jars of
@@ -39,8 +40,8 @@ type catalogClients struct {
 	alone int64 // rows that clients appended
 }
 
-func newCatalogClients(t *testing.T) *catalogClients {
-	s := open(t, testConfig(t))
+func newCatalogClients(t *testing.T, cfg Config) *catalogClients {
+	s := open(t, cfg)
 	w := &catalogClients{t: t, s: s, conn: connect(t, s), aws: client(t, s)}
 	execute1(t, w.conn, mixedTable)
 	create := iceberg("mixed", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "public", "DestinationTableName": "mixed"}}})
@@ -121,15 +122,21 @@ func (w *catalogClients) checkMixed(when string) {
 	}
 }
 
-// TestIcebergRESTPython has PyIceberg create, append, evolve, travel in time, and
-// read what Tapehouse wrote; SQL reads what PyIceberg wrote.
-func TestIcebergRESTPython(t *testing.T) {
+// catalogPython finds a Python with PyIceberg, or skips the test.
+func catalogPython(t *testing.T) string {
 	const untested = "the Iceberg REST catalog was not tried with PyIceberg"
 	python := look(t, cmp.Or(os.Getenv(readertest.PythonEnv), "python3"), untested)
 	if exec.Command(python, "-c", "import pyiceberg, pyarrow, boto3").Run() != nil {
 		t.Skip("SKIPPED: python3 has no pyiceberg with pyarrow and boto3: " + untested)
 	}
-	w := newCatalogClients(t)
+	return python
+}
+
+// TestIcebergRESTPython has PyIceberg create, append, evolve, travel in time, and
+// read what Tapehouse wrote; SQL reads what PyIceberg wrote.
+func TestIcebergRESTPython(t *testing.T) {
+	python := catalogPython(t)
+	w := newCatalogClients(t, testConfig(t))
 	for _, mode := range []string{"token", "sigv4"} {
 		fed := w.fed + w.alone
 		left := w.run(python, "testdata/icebergrest.py", mode, "http://"+w.s.Addresses().AWS+icebergrest.Mount)
@@ -143,6 +150,22 @@ func TestIcebergRESTPython(t *testing.T) {
 	}
 }
 
+// TestIcebergRESTPythonS3 is the same over a lake on S3, whose service the catalog
+// names and whose keys are the client's own.
+func TestIcebergRESTPythonS3(t *testing.T) {
+	python := catalogPython(t)
+	cfg, _, _ := s3Config(t)
+	w := newCatalogClients(t, cfg)
+	properties, err := json.Marshal(map[string]string{"s3.access-key-id": s3test.AccessKeyID, "s3.secret-access-key": s3test.SecretAccessKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := w.run(python, "testdata/icebergrest.py", "token", "http://"+w.s.Addresses().AWS+icebergrest.Mount, string(properties))
+	w.check("py_token", left, map[string]string{"trades": "trades", "staged": "staged"})
+	w.feed(500)
+	w.checkMixed("on S3")
+}
+
 // TestIcebergRESTSpark is the same with Spark's Iceberg connector, which also
 // deletes by position, merges, rewrites and expires.
 func TestIcebergRESTSpark(t *testing.T) {
@@ -152,7 +175,7 @@ func TestIcebergRESTSpark(t *testing.T) {
 	if python == "" || jars == "" {
 		t.Skipf("SKIPPED: %s and %s do not name PySpark and Iceberg's jars: %s", sparkPython, sparkJars, untested)
 	}
-	w := newCatalogClients(t)
+	w := newCatalogClients(t, testConfig(t))
 	for _, mode := range []string{"token", "sigv4"} {
 		fed := w.fed + w.alone
 		left := w.run(python, "testdata/icebergrest_spark.py", "http://"+w.s.Addresses().AWS+icebergrest.Mount, jars, mode)

@@ -1,5 +1,5 @@
 """The Iceberg REST catalog with PyIceberg, as its users write it: MODE (token or
-sigv4), URI, the access key from the environment. Prints what was not as it should
+sigv4), URI, and perhaps properties as JSON; the access key from the environment. Prints what was not as it should
 be, a line each, and last, to stderr, what it left in the tables, as JSON."""
 import datetime
 import decimal
@@ -17,6 +17,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, DecimalType, LongType, NestedField, StringType, TimestamptzType
 
 mode, uri = sys.argv[1], sys.argv[2]
+more = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
 key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
 ns = "py_" + mode
 
@@ -36,9 +37,9 @@ def refused(what, error, message, fn):
 
 def connect(secret):
     if mode == "token":
-        return load_catalog("tapehouse", type="rest", uri=uri, credential=key + ":" + secret, warehouse="000000000000")
+        return load_catalog("tapehouse", type="rest", uri=uri, credential=key + ":" + secret, warehouse="000000000000", **more)
     return load_catalog("tapehouse", type="rest", uri=uri, **{"rest.sigv4-enabled": "true", "rest.signing-name": "glue", "rest.signing-region": os.environ["AWS_REGION"],
-                                                              "client.access-key-id": key, "client.secret-access-key": secret})
+                                                              "client.access-key-id": key, "client.secret-access-key": secret, **more})
 
 
 def sums(table):
