@@ -278,6 +278,9 @@ type errorAnswer struct {
 // refuse answers err and returns the form that the client got.
 func (h *Handler) refuse(w http.ResponseWriter, c *call, err error) *apiError {
 	e, internal := visible(err, c.missing)
+	if e.kind == typeStateUnknown && (c.r.Method == http.MethodGet || c.r.Method == http.MethodHead) { // it is another's outcome
+		e = &apiError{http.StatusServiceUnavailable, typeUnavailable, e.message}
+	}
 	if internal && c.r.Context().Err() == nil {
 		h.o.Logger.Error("iceberg request failed", "request_id", c.id, "operation", c.operationName(), "error", err)
 	}

@@ -254,11 +254,11 @@ func TestAuthorization(t *testing.T) {
 
 // TestBounds: size, time and number of requests.
 func TestBounds(t *testing.T) {
-	gate := make(chan struct{})
+	gate, entered := make(chan struct{}), make(chan struct{}, 10)
 	w := newWorld(t, func(o *Options) {
 		o.BodyTimeout = 200 * time.Millisecond
 		o.Timeout = 300 * time.Millisecond
-		o.Guard.Kept = func(tbl *catalog.Table) string { <-gate; return "" }
+		o.Guard.Kept = func(*catalog.Table) string { entered <- struct{}{}; <-gate; return "" }
 	})
 	w.newTable("desk", "trades")
 	large := `{"updates":[],"x":"` + strings.Repeat("x", bodyBytesMax) + `"}`
@@ -306,9 +306,7 @@ func TestBounds(t *testing.T) {
 		status, _, _ := w.do("admin", "POST", "/v1/namespaces/desk/tables/trades", set("first"))
 		done <- status
 	}()
-	for w.handler.inFlight.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	<-entered // the first has the lock
 	w.refused("admin", "POST", "/v1/namespaces/desk/tables/trades", set("second"), 503, typeUnavailable, "deadline")
 	close(gate)
 	<-done
