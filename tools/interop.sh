@@ -80,6 +80,23 @@ if part jars "$jars" "$cache/jars" jars; then
 	export TAPEHOUSE_POSTGRESQL_JAR=$cache/jars/postgresql-42.7.4.jar
 fi
 
+# Spark, with Iceberg's connector and the AWS SDK that it signs with. PySpark has
+# Spark's jars in it.
+pyspark=4.1.4
+icebergjars="org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.12.0 org.apache.iceberg:iceberg-aws-bundle:1.12.0"
+spark() {
+	local jar
+	fetch "$1" python3 -m venv "$2" && fetch "$1" "$2/bin/python3" -m pip install --quiet --disable-pip-version-check "pyspark==$pyspark" || return 1
+	for jar in $icebergjars; do
+		fetch "$1" mvn -q -B dependency:copy -Dartifact="$jar" -DoutputDirectory="$2/iceberg" || return 1
+	done
+}
+if part spark "$pyspark $icebergjars" "$cache/spark" spark; then
+	export TAPEHOUSE_SPARK_PYTHON=$cache/spark/bin/python3
+	TAPEHOUSE_ICEBERG_SPARK_JARS=$(printf '%s\n' "$cache"/spark/iceberg/*.jar | paste -sd, -)
+	export TAPEHOUSE_ICEBERG_SPARK_JARS
+fi
+
 # AWS's runtime interface emulator, which runs a Lambda function.
 emulator=github.com/aws/aws-lambda-runtime-interface-emulator/cmd/aws-lambda-rie@v0.0.0-20261030222936-bef5c4ba774d
 emulator() { (cd "$cache" && GOBIN=$2 GOFLAGS= fetch "$1" "${GO:-go}" install "$emulator"); }
@@ -96,12 +113,12 @@ if [ -z "${TF_PLUGIN_MIRROR:-}" ]; then
 fi
 
 export PATH=$cache/bin:$root/bin:$PATH
-tests=${RUN:-'^Test(JDBC|Terraform|Boto3|Boto3Operations|AWSCLI|EveryOperation|CLI|CLIOperations|Model|BotocoreSignatures|OtherReaders|IcebergReaders|KeyedTableInPyIceberg|AgainstJoda|ReadersOfOthers|RuntimeEmulator|PythonFunction|EveryAlertIsFired)$'}
+tests=${RUN:-'^Test(JDBC|Terraform|Boto3|Boto3Operations|AWSCLI|EveryOperation|CLI|CLIOperations|Model|BotocoreSignatures|OtherReaders|IcebergReaders|KeyedTableInPyIceberg|IcebergRESTPython|IcebergRESTPythonS3|IcebergRESTSpark|AgainstJoda|ReadersOfOthers|RuntimeEmulator|PythonFunction|EveryAlertIsFired)$'}
 packages='./internal/auth ./internal/columnar ./internal/firehose ./internal/object ./internal/serde ./internal/transform ./internal/server ./deploy'
 log=$cache/tests.log
 # -count=1: a cached result knows nothing of another version of a client.
 # shellcheck disable=SC2086 # several packages
-"${GO:-go}" test -tags interop -count=1 -timeout 8m -v -run "$tests" $packages >"$log" 2>&1
+"${GO:-go}" test -tags interop -count=1 -timeout 12m -v -run "$tests" $packages >"$log" 2>&1
 status=$?
 grep -E '^ *--- |^(ok|FAIL|panic:)' "$log"
 [ "$status" = 0 ] || cat "$log"

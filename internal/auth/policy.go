@@ -50,6 +50,22 @@ var operations = map[string]map[string]string{
 		"TagDeliveryStream":             GroupAdmin,
 		"UntagDeliveryStream":           GroupAdmin,
 	},
+	// The Data Catalog: the Glue API's names, under which the Iceberg REST
+	// protocol's operations are allowed too. The "stream" is a database, or
+	// DATABASE.TABLE.
+	"glue": {
+		"GetDatabase":  GroupRead,
+		"GetDatabases": GroupRead,
+		"GetTable":     GroupRead,
+		"GetTables":    GroupRead,
+
+		"CreateDatabase": GroupAdmin,
+		"UpdateDatabase": GroupAdmin,
+		"DeleteDatabase": GroupAdmin,
+		"CreateTable":    GroupAdmin,
+		"UpdateTable":    GroupAdmin,
+		"DeleteTable":    GroupAdmin,
+	},
 	ServiceSQL: {OperationConnect: GroupConnect},
 	ServiceConsole: {
 		"page":           GroupRead,

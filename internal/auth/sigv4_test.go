@@ -303,6 +303,15 @@ func TestDateHeaderAndClaimedHash(t *testing.T) {
 	if err := verify(NewVerifier(keysOf(suiteKey), at(now)), r, sum); err != nil {
 		t.Fatal(err)
 	}
+	for claim, ok := range map[string]bool{base64.StdEncoding.EncodeToString(sum[:]): true, "RBNvo1WzZ4oRRq0W9+hknpT7T8If536DEMBg9hyq/4o": false,
+		"47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=": false} { // in base64; without its padding; of no body
+		claiming := signed(t, suiteKey, now, "{}")
+		claiming.Header.Set("X-Amz-Content-Sha256", claim)
+		NewSigner(suiteKey, "us-east-1", "firehose").Sign(claiming, sum, now)
+		if err := verify(NewVerifier(keysOf(suiteKey), at(now)), claiming, sum); (err == nil) != ok {
+			t.Errorf("%s: %v", claim, err)
+		}
+	}
 	r.Header.Set("Date", now.Format(http.TimeFormat))
 	r.Header.Del("X-Amz-Date")
 	r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), ";x-amz-date", "", 1))

@@ -3,6 +3,7 @@ package auth
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
 	"encoding/hex"
 	"net/http"
 	"strings"
@@ -205,9 +206,10 @@ func checkSigned(r *http.Request, names string) error {
 func (v *Verifier) Check(r *http.Request, a *Authorization, body [sha256.Size]byte) error {
 	var payload [2 * sha256.Size]byte
 	hex.Encode(payload[:], body[:])
-	// A client may state the hash; the canonical request then holds what it
-	// states, which must be what arrived.
-	if h := r.Header["X-Amz-Content-Sha256"]; len(h) > 0 && h[0] != string(payload[:]) {
+	// A client may state the hash, in the form of the canonical request or, as
+	// AWS's SDK for Java does where it is asked for a checksum, in base64. It must
+	// be the hash of what arrived.
+	if h := r.Header["X-Amz-Content-Sha256"]; len(h) > 0 && h[0] != string(payload[:]) && h[0] != base64.StdEncoding.EncodeToString(body[:]) {
 		return errMismatch
 	}
 	var claimed [sha256.Size]byte

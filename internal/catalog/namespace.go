@@ -246,12 +246,21 @@ func (c *Catalog) discard(ctx context.Context, names []string, cause error) {
 // DropTable removes the table from the catalog. Its files, if they lie in the
 // lake, are deleted by a later Sweep.
 func (c *Catalog) DropTable(ctx context.Context, name Name) error {
+	return c.dropTable(ctx, name, true, nil)
+}
+
+// dropTable is DropTable, if check has no objection; without purge the files
+// stay, for the table to be registered again.
+func (c *Catalog) dropTable(ctx context.Context, name Name, purge bool, check func(*Table) error) error {
 	unlock, err := c.lock(ctx, []Name{name})
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	t, err := c.Load(ctx, name)
+	if err == nil && check != nil {
+		err = check(t)
+	}
 	if err != nil {
 		return err
 	}
@@ -264,7 +273,7 @@ func (c *Catalog) DropTable(ctx context.Context, name Name) error {
 		if n, err := res.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(fmt.Errorf("table %s: %w", name, ErrNotFound), err)
 		}
-		if t.prefix == "" || strings.Count(t.prefix, "/") != 1 {
+		if !purge || t.prefix == "" || strings.Count(t.prefix, "/") != 1 {
 			return nil // not one of our own locations: another table may share it
 		}
 		return c.addGarbage(ctx, tx, t.Location, []string{t.Location + "/"})
@@ -273,6 +282,11 @@ func (c *Catalog) DropTable(ctx context.Context, name Name) error {
 
 // RenameTable gives a table another name; its files stay where they are.
 func (c *Catalog) RenameTable(ctx context.Context, from, to Name) error {
+	return c.renameTable(ctx, from, to, nil)
+}
+
+// renameTable is RenameTable, if check has no objection to the table's state.
+func (c *Catalog) renameTable(ctx context.Context, from, to Name, check func(*Table) error) error {
 	if err := to.check(); err != nil {
 		return err
 	}
@@ -286,6 +300,15 @@ func (c *Catalog) RenameTable(ctx context.Context, from, to Name) error {
 		return err
 	}
 	defer unlock()
+	if check != nil {
+		t, err := c.Load(ctx, from)
+		if err == nil {
+			err = check(t)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return c.update(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		if _, err := pointer(ctx, tx, to); err == nil {
 			return fmt.Errorf("rename table %s to %s: %w", from, to, ErrExists)

@@ -146,6 +146,7 @@ func (c *Catalog) addReferenced(ctx context.Context, name Name, used map[string]
 	for f := range t.meta.PreviousFiles() {
 		add(f.MetadataFile)
 	}
+	eachStatistics(t.meta, add)
 	seen := make(map[string]bool)
 	for _, s := range t.meta.Snapshots() {
 		add(s.ManifestList)

@@ -58,6 +58,9 @@ func (c *Catalog) stage(ctx context.Context, t *Table, m *Commit) (*stagedCommit
 
 // stageFiles adds the commit's snapshots to the library's transaction.
 func (c *Catalog) stageFiles(ctx context.Context, tx *table.Transaction, t *Table, m *Commit) error {
+	if len(m.Replace)+len(m.Deletes) > 0 && !t.Rewritable() {
+		return fmt.Errorf("%w: the partitions of table %s are those of another program: change its rows there", ErrUnsupported, t.Name)
+	}
 	summary := make(iceberg.Properties, len(m.Summary)+1)
 	maps.Copy(summary, m.Summary)
 	summary[PropertyThrough] = m.nextThrough(t).String()

@@ -22,7 +22,7 @@ const (
 // that comes in between costs one of them.
 func (m *Maintainer) ApplyDeletes(ctx context.Context, name catalog.Name) (rewritten int, err error) {
 	t, err := m.o.Catalog.Load(ctx, name)
-	if err != nil {
+	if err != nil || !t.Rewritable() {
 		return 0, err
 	}
 	all, err := m.o.Catalog.Files(ctx, t, catalog.At{})

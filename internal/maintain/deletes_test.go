@@ -70,3 +70,21 @@ func TestRoundAppliesDeletes(t *testing.T) {
 		t.Fatalf("%+v", files)
 	}
 }
+
+// A table whose partitions another program has changed is left to that program.
+func TestForeignPartitionsAreLeft(t *testing.T) {
+	h := newHouse(t)
+	h.add(20000, 0, 1000)
+	for i := range deleteFilesMax {
+		h.remove(h.files()[0], 10*i, 10*i+3)
+	}
+	spec := `[{"action":"add-spec","spec":{"fields":[{"name":"symbol_bucket","transform":"bucket[4]","source-id":1}]}},{"action":"set-default-spec","spec-id":-1}]`
+	must[[]*catalog.Table](t)(h.catalog.CommitForeign(t.Context(), []catalog.Foreign{{Table: tableName, Updates: []byte(spec)}}, catalog.Guard{}))
+	before := h.content(" ORDER BY seq")
+	if r := must[RoundResult](t)(h.maintainer(nil).Round(t.Context())); r.Rewritten != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if files := h.files(); len(files) != 1 || len(files[0].Deletes) != deleteFilesMax || h.content(" ORDER BY seq") != before {
+		t.Fatalf("%+v", files)
+	}
+}

@@ -142,13 +142,19 @@ type sealDocument struct {
 	Took      float64   `json:"took_seconds"`
 }
 
+// tagPrefix begins the names of the tags of sealed trade dates.
+const tagPrefix = "eod-"
+
 // Tag is the name of the snapshots of a sealed version.
 func Tag(d calendar.TradeDate, version int) string {
 	if version == 1 {
-		return "eod-" + d.String()
+		return tagPrefix + d.String()
 	}
-	return fmt.Sprintf("eod-%s-v%d", d, version)
+	return fmt.Sprintf("%s%s-v%d", tagPrefix, d, version)
 }
+
+// OwnTag reports whether tags of that name are a seal's alone.
+func OwnTag(name string) bool { return strings.HasPrefix(name, tagPrefix) }
 
 func certificateKey(d calendar.TradeDate, version int) string {
 	return fmt.Sprintf("%s/v%d", d, version)

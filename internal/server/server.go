@@ -92,6 +92,7 @@ type Server struct {
 	delivery     *delivery.Manager
 	engine       *engine.Engine
 	views        warehouse.Views
+	viewsNeed    func(context.Context) (map[catalog.Name][]int64, error) // snapshots, as maintain.Options.Needs
 	warehouse    *warehouse.Warehouse
 	maintainer   *maintain.Maintainer
 	market       *market.Market
@@ -367,7 +368,8 @@ func (s *Server) openDoors(ctx context.Context) error {
 }
 
 func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
-	mux, err := awsapi.NewMux(awsapi.Options{Verifier: auth.NewVerifier(s.credentials, nil), Logger: s.logger, Registerer: s.metrics,
+	verifier := auth.NewVerifier(s.credentials, nil)
+	mux, err := awsapi.NewMux(awsapi.Options{Verifier: verifier, Logger: s.logger, Registerer: s.metrics,
 		Region: s.cfg.Region, AccountID: accountID, InFlightBytesMax: int64(s.cfg.Delivery.InflightBytes)})
 	if err != nil {
 		return err
@@ -379,7 +381,11 @@ func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	if err := mux.Register(fh.Service()); err != nil {
 		return err
 	}
-	s.serveHTTP("aws", l, mux, tlsConfig)
+	iceberg, err := s.openIceberg(verifier)
+	if err != nil {
+		return err
+	}
+	s.serveHTTP("aws", l, beside(mux, iceberg), tlsConfig)
 	return nil
 }
 

@@ -32,7 +32,7 @@ func (s *Server) openViews(ctx context.Context) error {
 		return fmt.Errorf("open views: %w", err)
 	}
 	s.onClose(func(context.Context) error { return m.Close() })
-	s.views = views{m}
+	s.views, s.viewsNeed = views{m}, m.KeepSnapshots
 	c := s.cfg.Maintain
 	s.maintainer, err = maintain.New(maintain.Options{Catalog: s.catalog, Engine: s.engine, Store: s.lake, Staging: s.dir("staging"),
 		Interval: time.Duration(c.Interval), SnapshotAge: time.Duration(c.SnapshotAge), SnapshotsMin: c.SnapshotsMin, SnapshotsMax: c.SnapshotsMax, Grace: time.Duration(c.Grace),
