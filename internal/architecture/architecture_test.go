@@ -29,7 +29,7 @@ var layers = map[string]int{
 	"internal/warehouse": 5,
 	"internal/market":    6,
 	"internal/awsapi":    6,
-	"internal/firehose":  7, "internal/pgwire": 7, "internal/console": 7,
+	"internal/firehose":  7, "internal/glue": 7, "internal/pgwire": 7, "internal/console": 7,
 	"internal/producer": 7, "internal/exchange": 7,
 	"internal/server":  8,
 	"internal/checker": 8, "internal/benchmark": 9, "internal/demo": 9,

@@ -65,6 +65,11 @@ type Service struct {
 	// ARNs: "deliverystream". Both are empty if grants are for all or nothing.
 	ResourceMember string
 	ResourceType   string
+	// Resource, in their place, finds what an operation is about where that takes
+	// more than one member: a name for grants, "*" for none or if there is a doubt,
+	// and its ARN for refusals. It must find what the operation itself will: Member
+	// is beyond doubt.
+	Resource func(operation string, body []byte) (name, arn string)
 }
 
 // Options configure a Mux.
