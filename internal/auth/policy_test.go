@@ -72,7 +72,7 @@ func TestPolicyRefuses(t *testing.T) {
 		want string
 	}{
 		{Grant{}, "service"},
-		{Grant{"s3", []string{"*"}, []string{"*"}}, "want one of console, firehose, sql"},
+		{Grant{"s3", []string{"*"}, []string{"*"}}, "want one of console, firehose, glue, sql"},
 		{Grant{"firehose", nil, []string{"*"}}, "0 operations"},
 		{Grant{"firehose", []string{"put"}, nil}, "0 streams"},
 		{Grant{"firehose", []string{"PutRecrod"}, []string{"*"}}, "matches none"},

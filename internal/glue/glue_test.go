@@ -93,6 +93,7 @@ func (w *world) call(operation, body string) string {
 	case !json.Valid(c.Out):
 		w.t.Fatalf("%s: not JSON: %s", operation, c.Out)
 	}
+	note(operation, string(c.Out))
 	return string(c.Out)
 }
 

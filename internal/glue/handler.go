@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -86,8 +87,8 @@ func New(o Options) *Handler {
 // that are not supported as refusals.
 func (h *Handler) Service() awsapi.Service {
 	all := make(map[string]awsapi.Operation, len(operations)+len(refusals))
-	for name, run := range operations {
-		all[name] = func(ctx context.Context, c *awsapi.Call) error { return run(h, ctx, c) }
+	for name, o := range operations {
+		all[name] = func(ctx context.Context, c *awsapi.Call) error { return o.run(h, ctx, c) }
 	}
 	for name, why := range refusals {
 		err := awsapi.BadRequest(codeUnsupported, name+" is not supported: "+why)
@@ -105,17 +106,17 @@ var anyTable = strings.Repeat("*", 130)
 // "database.table", in lower case.
 func (h *Handler) resource(operation string, body []byte) (name, arn string) {
 	prefix := "arn:aws:glue:" + h.region + ":" + h.account + ":"
+	// What the operation does not take says nothing about what it does.
+	takes := inputs[operation]
 	member := func(m string) string {
 		v, ok := awsapi.Member(body, m)
-		if !ok {
+		if !ok || takes == nil || takes.member(m) < 0 {
 			return ""
 		}
 		return strings.ToLower(string(v))
 	}
 	database, table := member("DatabaseName"), ""
 	switch operation {
-	case "CreateDatabase": // the name stands deeper
-		database = ""
 	case "GetDatabase", "UpdateDatabase", "DeleteDatabase":
 		if database = member("Name"); database != "" {
 			return database, prefix + "database/" + database
@@ -135,13 +136,17 @@ func (h *Handler) resource(operation string, body []byte) (name, arn string) {
 	return database + "." + table, prefix + "table/" + database + "/" + table
 }
 
-// run is an operation of a handler.
-type run = func(*Handler, context.Context, *awsapi.Call) error
+// operation is what is done with an input of a type, whose members have the names of
+// the model's.
+type operation struct {
+	run   func(*Handler, context.Context, *awsapi.Call) error
+	input reflect.Type
+}
 
 // on makes an operation out of what it does with its input. A nil output answers
 // {}.
-func on[In any](do func(h *Handler, ctx context.Context, c *awsapi.Call, in *In) (any, error)) run {
-	return func(h *Handler, ctx context.Context, c *awsapi.Call) error {
+func on[In any](do func(h *Handler, ctx context.Context, c *awsapi.Call, in *In) (any, error)) operation {
+	return operation{input: reflect.TypeFor[In](), run: func(h *Handler, ctx context.Context, c *awsapi.Call) error {
 		var in In
 		if err := decode(c.Operation, c.Body, &in); err != nil {
 			return err
@@ -164,7 +169,7 @@ func on[In any](do func(h *Handler, ctx context.Context, c *awsapi.Call, in *In)
 		}
 		c.Out = append(c.Out, data...)
 		return nil
-	}
+	}}
 }
 
 // marshal is json.Marshal with < and > as they are, which types are full of.

@@ -8,7 +8,7 @@ import (
 
 // operations are those that are supported. Authorization knows them too:
 // internal/auth/policy.go.
-var operations = map[string]run{
+var operations = map[string]operation{
 	"CreateDatabase": on((*Handler).createDatabase),
 	"GetDatabase":    on((*Handler).getDatabase),
 	"GetDatabases":   on((*Handler).getDatabases),

@@ -143,7 +143,7 @@ func (h *Handler) batchGetPartition(ctx context.Context, _ *awsapi.Call, in *bat
 		Partitions      []json.RawMessage
 		UnprocessedKeys []partitionValues
 	}{[]json.RawMessage{}, []partitionValues{}}
-	const chunk = 50 // what is held at once, beside the answer
+	const chunk = 10 // what is held at once, beside the answer
 	size := 0
 	for from := 0; from < len(values); from += chunk {
 		keys := values[from:min(from+chunk, len(values))]
