@@ -368,6 +368,34 @@ func TestBodies(t *testing.T) {
 	)
 }
 
+// TestDocumentation: docs/catalog.md names every operation of the model, and every
+// member that is refused, with the words of its refusal.
+func TestDocumentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/catalog.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := map[string]bool{}
+	for _, w := range regexp.MustCompile(`[\w.]+\w`).FindAllString(string(text), -1) {
+		words[w] = true
+	}
+	for name := range operations {
+		if !words[name] {
+			t.Errorf("docs/catalog.md lacks the operation %s", name)
+		}
+	}
+	for name, why := range refusals {
+		if !words[name] || !strings.Contains(string(text), why) {
+			t.Errorf("docs/catalog.md lacks the operation %s, or that %s", name, why)
+		}
+	}
+	for name, why := range refusedMembers {
+		if !words[name] || !strings.Contains(string(text), why) {
+			t.Errorf("docs/catalog.md lacks the member %s, or that %s", name, why)
+		}
+	}
+}
+
 // TestEveryOperationCanBeGranted: each operation that is supported stands in the one
 // table of what grants can allow: one that does not would be open to administrators
 // only.

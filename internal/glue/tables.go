@@ -170,7 +170,7 @@ func (h *Handler) createTable(ctx context.Context, c *awsapi.Call, in *createTab
 	if in.TableInput == nil {
 		return nil, invalid("TableInput must not be null.")
 	}
-	if in.Name != "" && in.Name != in.TableInput.Name {
+	if in.Name != "" && !strings.EqualFold(in.Name, in.TableInput.Name) {
 		return nil, invalid("Name and TableInput.Name differ.")
 	}
 	database, _, err := h.findDatabase(ctx, in.DatabaseName)
@@ -364,7 +364,7 @@ func (h *Handler) updateTable(ctx context.Context, c *awsapi.Call, in *updateTab
 	switch {
 	case in.TableInput == nil:
 		return nil, invalid("TableInput must not be null.")
-	case in.Name != "" && in.Name != in.TableInput.Name:
+	case in.Name != "" && !strings.EqualFold(in.Name, in.TableInput.Name):
 		return nil, invalid("Name and TableInput.Name differ: a table cannot be renamed.")
 	case in.Force:
 		return nil, invalid("Force is not supported: it is for views of several dialects.")
