@@ -224,18 +224,26 @@ func TestAuthorizeByResource(t *testing.T) {
 	}
 	ran := 0
 	if err := allowed.Register(Service{SigningName: "glue", TargetPrefix: "G.", BodyBytesMax: 1 << 20, Operations: map[string]Operation{"GetTable": func(context.Context, *Call) error { ran++; return nil }},
-		Resource: func(_ string, body []byte) (string, string) { return "desk.trades", "arn:of:trades" }}); err != nil {
+		Refusals: map[string]*Error{"GetJob": BadRequest("No", "no jobs")}, Resource: func(string, []byte) (string, string) { return "desk.trades", "arn:of:trades" }}); err != nil {
 		t.Fatal(err)
 	}
 	second := httptest.NewServer(allowed)
 	defer second.Close()
-	r, err := http.NewRequest(http.MethodPost, second.URL+"/", strings.NewReader("{}"))
-	if err != nil {
-		t.Fatal(err)
+	// What is refused to everybody says so to those alone to whom it would be allowed.
+	for operation, want := range map[string]string{"GetTable": "200 {}", "GetJob": "400 …AccessDeniedException"} {
+		r, err := http.NewRequest(http.MethodPost, second.URL+"/", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Amz-Target", "G."+operation)
+		auth.NewSigner(key, "us-east-1", "glue").Sign(r, sha256.Sum256([]byte("{}")), time.Now())
+		status, answer, _ := do(t, r)
+		code, part, _ := strings.Cut(want, " ")
+		if fmt.Sprint(status) != code || !strings.Contains(answer, strings.TrimPrefix(part, "…")) {
+			t.Errorf("%s: %d %s", operation, status, answer)
+		}
 	}
-	r.Header.Set("X-Amz-Target", "G.GetTable")
-	auth.NewSigner(key, "us-east-1", "glue").Sign(r, sha256.Sum256([]byte("{}")), time.Now())
-	if status, answer, _ := do(t, r); status != 200 || ran != 1 {
-		t.Errorf("%d %s", status, answer)
+	if ran != 1 {
+		t.Errorf("ran %d times", ran)
 	}
 }

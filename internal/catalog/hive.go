@@ -210,8 +210,8 @@ func (c *Catalog) CreateHiveTable(ctx context.Context, name Name, def *hive.Tabl
 // commit of Iceberg's clients of catalogs that keep a pointer alone. The catalog
 // writes a copy of its own, because nobody knows whether the client's is durable.
 //
-// *ConflictError if previous is not the current state, if next has less progress
-// than it, or lacks one of its tags; ErrInvalid if next is not of this table, or
+// *ConflictError if previous is not the current state, or if next has not its
+// progress, its tags and all other properties of this program; ErrInvalid if next is not of this table, or
 // cannot be read; ErrNotFound, ErrFenced, ErrPoisoned.
 func (c *Catalog) CommitMetadata(ctx context.Context, name Name, previous, next string) (*Table, error) {
 	if err := c.usable(true); err != nil {
@@ -258,9 +258,6 @@ func (c *Catalog) CommitMetadata(ctx context.Context, name Name, previous, next 
 	if err != nil {
 		return nil, err
 	}
-	if !after.through.Covers(t.through) {
-		return nil, &ConflictError{name.String(), "through", "at least " + t.through.String(), after.through.String()}
-	}
 	out, err := c.swap(ctx, []*stagedCommit{{before: t, after: after, staging: s, write: []string{pointer}}}, nil, nil)
 	if errors.Is(err, errMoved) {
 		return nil, &ConflictError{name.String(), "metadata", previous, "moved by another writer"}
@@ -287,6 +284,14 @@ func (c *Catalog) succeeds(t *Table, meta table.Metadata) error {
 		return &ConflictError{t.Name.String(), "metadata", "made from " + t.pointer, "made from " + last}
 	case meta.LastSequenceNumber() < t.meta.LastSequenceNumber(), meta.LastColumnID() < t.meta.LastColumnID():
 		return fmt.Errorf("%w commit of %s: the metadata is older than the table's", ErrInvalid, t.Name)
+	}
+	before, after := t.Properties, meta.Properties()
+	for _, properties := range []map[string]string{before, after} {
+		for k := range properties {
+			if strings.HasPrefix(k, propertyOurs) && before[k] != after[k] {
+				return &ConflictError{t.Name.String(), "property", k + "=" + before[k], after[k]}
+			}
+		}
 	}
 	for tag, id := range t.Tags() {
 		if ref, ok := refs[tag]; !ok || ref.SnapshotRefType != table.TagRef || ref.SnapshotID != id || meta.SnapshotByID(id) == nil {

@@ -131,6 +131,8 @@ func TestCommitMetadata(t *testing.T) {
 		{"made from a former state", tbl.MetadataLocation(), client(t, c, after, nil, set), ErrConflict},
 		{"progress set back", tbl.MetadataLocation(), client(t, c, tbl, nil, table.NewSetPropertiesUpdate(map[string]string{PropertyThrough: through(4).String()})), ErrConflict},
 		{"progress taken away", tbl.MetadataLocation(), client(t, c, tbl, nil, table.NewRemovePropertiesUpdate([]string{PropertyThrough})), ErrConflict},
+		{"progress advanced", tbl.MetadataLocation(), client(t, c, tbl, nil, table.NewSetPropertiesUpdate(map[string]string{PropertyThrough: through(9).String()})), ErrConflict},
+		{"made a view's", tbl.MetadataLocation(), client(t, c, tbl, nil, table.NewSetPropertiesUpdate(map[string]string{"tapehouse.view": "x"})), ErrConflict},
 		{"a tag taken away", tbl.MetadataLocation(), client(t, c, tbl, nil, table.NewRemoveSnapshotRefUpdate("sealed")), ErrConflict},
 		{"another table's", tbl.MetadataLocation(), client(t, c, tbl, func(m map[string]any) { m["table-uuid"] = uuid.NewString() }), ErrInvalid},
 		{"another place", tbl.MetadataLocation(), client(t, c, tbl, func(m map[string]any) { m["location"] = "file:///elsewhere" }), ErrInvalid},

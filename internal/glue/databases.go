@@ -273,6 +273,13 @@ func (h *Handler) deleteDatabase(ctx context.Context, c *awsapi.Call, in *databa
 	if err != nil {
 		return nil, err
 	}
+	if err := h.guard.NeededDatabase(ctx, name); err != nil {
+		var needed *NeededError
+		if errors.As(err, &needed) {
+			err = invalid("The database " + name + " cannot be deleted: " + needed.Reason + ".")
+		}
+		return nil, err
+	}
 	managed, err := h.catalog.List(ctx, name)
 	if err != nil {
 		return nil, err

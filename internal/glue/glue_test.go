@@ -35,6 +35,13 @@ func (g *fakeGuard) Needed(_ context.Context, t catalog.Name) error {
 	return nil
 }
 
+func (g *fakeGuard) NeededDatabase(_ context.Context, database string) error {
+	if why := g.needed[database]; why != "" {
+		return &NeededError{catalog.Name{Namespace: database}, why}
+	}
+	return nil
+}
+
 func (g *fakeGuard) Drop(ctx context.Context, t catalog.Name) error {
 	if err := g.Needed(ctx, t); err != nil {
 		return err
@@ -77,11 +84,15 @@ func newWorld(t testing.TB) *world {
 func (w *world) call(operation, body string) string {
 	w.t.Helper()
 	c := &awsapi.Call{Operation: operation, RequestID: "r", Principal: "p", Body: append(make([]byte, 0, len(body)+awsapi.SlackBytes), body...)}
-	run := w.h.Service().Operations[operation]
-	if run == nil {
+	service := w.h.Service()
+	run, refusal := service.Operations[operation], service.Refusals[operation]
+	if run == nil && refusal == nil {
 		w.t.Fatalf("no operation %s", operation)
 	}
-	err := run(w.t.Context(), c)
+	var err error = refusal
+	if run != nil {
+		err = run(w.t.Context(), c)
+	}
 	var e *awsapi.Error
 	switch {
 	case errors.As(err, &e):
@@ -276,6 +287,9 @@ func TestManagedTables(t *testing.T) {
 		step{"GetTables", `{"DatabaseName":"desk","AttributesToGet":["NAME"]}`, `{"TableList":[{"Name":"Legs","DatabaseName":"desk"},{"Name":"plain","DatabaseName":"desk"}]}`}, // nothing went
 	)
 	delete(w.guard.needed, "desk.Legs")
+	w.guard.needed["desk"] = "the materialized view desk.sums is in it"
+	w.steps(step{"DeleteDatabase", `{"Name":"desk"}`, `InvalidInputException: The database desk cannot be deleted: the materialized view desk.sums is in it.`})
+	delete(w.guard.needed, "desk")
 	w.steps(
 		step{"DeleteDatabase", `{"Name":"desk"}`, `{}`},
 		step{"GetDatabases", `{}`, `{"DatabaseList":[]}`},

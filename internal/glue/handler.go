@@ -29,9 +29,9 @@ const (
 	answerBytesMax = 8 << 20
 )
 
-// NeededError is the Guard's answer for a table that something needs.
+// NeededError is the Guard's answer for a table, or a database, that something needs.
 type NeededError struct {
-	Table catalog.Name
+	Table catalog.Name // without Table, the database
 	// Reason says what needs it, and what to do instead: "the delivery stream x
 	// feeds it: delete the stream first".
 	Reason string
@@ -47,6 +47,8 @@ type Guard interface {
 	Needed(ctx context.Context, table catalog.Name) error
 	// Drop drops the table, unless Needed, which it rules out to happen meanwhile.
 	Drop(ctx context.Context, table catalog.Name) error
+	// NeededDatabase returns a *NeededError if something but a table needs the database.
+	NeededDatabase(ctx context.Context, database string) error
 	// Hidden reports whether the table is no user's: the state of a view.
 	Hidden(t *catalog.Table) bool
 }
@@ -86,16 +88,15 @@ func New(o Options) *Handler {
 // Service returns what awsapi's Mux registers: each operation of the model, those
 // that are not supported as refusals.
 func (h *Handler) Service() awsapi.Service {
-	all := make(map[string]awsapi.Operation, len(operations)+len(refusals))
+	s := awsapi.Service{SigningName: signingName, TargetPrefix: targetPrefix, BodyBytesMax: bodyBytesMax, MessageMember: "Message",
+		Resource: h.resource, Operations: make(map[string]awsapi.Operation, len(operations)), Refusals: make(map[string]*awsapi.Error, len(refusals))}
 	for name, o := range operations {
-		all[name] = func(ctx context.Context, c *awsapi.Call) error { return o.run(h, ctx, c) }
+		s.Operations[name] = func(ctx context.Context, c *awsapi.Call) error { return o.run(h, ctx, c) }
 	}
 	for name, why := range refusals {
-		err := awsapi.BadRequest(codeUnsupported, name+" is not supported: "+why)
-		all[name] = func(context.Context, *awsapi.Call) error { return err }
+		s.Refusals[name] = awsapi.BadRequest(codeUnsupported, name+" is not supported: "+why)
 	}
-	return awsapi.Service{SigningName: signingName, TargetPrefix: targetPrefix, BodyBytesMax: bodyBytesMax, MessageMember: "Message",
-		Resource: h.resource, Operations: all}
+	return s
 }
 
 // anyTable stands for all tables of a database: longer than a grant's pattern, so
