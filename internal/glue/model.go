@@ -59,7 +59,12 @@ func parseModel(text string) map[string]*shape {
 		}
 		return shapes[name]
 	}
-	bound := func(s string) string { return strings.TrimSuffix(strings.TrimPrefix(s, "-"), ".0") }
+	bound := func(s string) string {
+		if s == "-" {
+			return ""
+		}
+		return strings.TrimSuffix(s, ".0")
+	}
 	patterns := map[string]*pattern{}
 	operations := map[string]*shape{}
 	var last *shape
@@ -87,10 +92,7 @@ func parseModel(text string) map[string]*shape {
 		case "map":
 			last.low, last.high, last.key, last.element = bound(f[2]), bound(f[3]), named(f[4]), named(f[5])
 		default:
-			last.low, last.high = f[2], bound(f[3])
-			if last.low = strings.TrimSuffix(last.low, ".0"); last.low == "-" {
-				last.low = ""
-			}
+			last.low, last.high = bound(f[2]), bound(f[3])
 			if len(f) > 4 {
 				p := patterns[f[4]]
 				if p == nil {

@@ -405,8 +405,8 @@ func (h *Handler) checkKeys(ctx context.Context, before *catalog.External, after
 	if len(before.Definition.PartitionKeys) == len(after.PartitionKeys) {
 		return nil
 	}
-	any := false
-	if err := h.catalog.ExternalPartitions(ctx, before.Name, catalog.PartitionsPage{}, func(catalog.ExternalPartition) bool { any = true; return false }); err != nil || !any {
+	some := false
+	if err := h.catalog.ExternalPartitions(ctx, before.Name, catalog.PartitionsPage{}, func(catalog.ExternalPartition) bool { some = true; return false }); err != nil || !some {
 		return err
 	}
 	return invalid("The number of partition keys cannot change while the table has partitions: delete them first.")

@@ -217,18 +217,18 @@ func likeParts(pattern string) []likePart {
 // tried again.
 func likeMatches(parts []likePart, text string) bool {
 	s := []rune(text)
-	i, j, any, from := 0, 0, -1, 0
+	i, j, last, from := 0, 0, -1, 0 // last: the last % before i; from: where it ends for now
 	for j < len(s) {
 		switch {
 		case i < len(parts) && parts[i].any:
-			any, from = i, j
+			last, from = i, j
 			i++
 		case i < len(parts) && (parts[i].one || parts[i].r == s[j]):
 			i++
 			j++
-		case any >= 0:
+		case last >= 0:
 			from++
-			i, j = any+1, from
+			i, j = last+1, from
 		default:
 			return false
 		}
