@@ -20,8 +20,10 @@ func (m *Mux) authorize(x *exchange, operation string) error {
 	if policy.Allows(service.SigningName, operation, auth.AnyStream) {
 		return nil
 	}
-	resource := auth.AnyStream
-	if service.ResourceMember != "" {
+	resource, arn := auth.AnyStream, ""
+	if service.Resource != nil {
+		resource, arn = service.Resource(operation, x.call.Body)
+	} else if service.ResourceMember != "" {
 		if name, ok := Member(x.call.Body, service.ResourceMember); ok {
 			resource = string(name)
 		}
@@ -30,7 +32,9 @@ func (m *Mux) authorize(x *exchange, operation string) error {
 		return nil
 	}
 	action := service.SigningName + ":" + operation
-	if service.ResourceType != "" {
+	if arn != "" {
+		resource = bounded(arn)
+	} else if service.ResourceType != "" {
 		resource = "arn:aws:" + service.SigningName + ":" + m.region + ":" + m.account + ":" + service.ResourceType + "/" + bounded(resource)
 	}
 	return BadRequest(CodeAccessDenied, "User: arn:aws:iam::"+m.account+":user/"+x.auth.Key.Name+" is not authorized to perform: "+action+

@@ -182,3 +182,68 @@ func TestAuthorize(t *testing.T) {
 		t.Error("printing shows a secret")
 	}
 }
+
+// A service may find what an operation is about by itself; a resource that it is not
+// sure of is all of them.
+func TestAuthorizeByResource(t *testing.T) {
+	policy, err := auth.NewPolicy(auth.Grant{Service: "glue", Operations: []string{"read"}, Streams: []string{"desk.*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := auth.AccessKey{Name: "desk", ID: "AKIATESTDESK000000000000", Secret: "a secret of the test, long enough", Policy: policy}
+	m, err := NewMux(Options{Verifier: auth.NewVerifier(&auth.Credentials{Keys: []auth.AccessKey{key}}, nil), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Register(Service{SigningName: "glue", TargetPrefix: "G.", BodyBytesMax: 1 << 20, MessageMember: "Message", Operations: map[string]Operation{"GetTable": func(context.Context, *Call) error { return nil }},
+		Resource: func(operation string, body []byte) (string, string) {
+			name, ok := Member(body, "Table")
+			if !ok {
+				return auth.AnyStream, "arn:of:all"
+			}
+			return operation[len("Get"):] + "/" + string(name), "arn:of:" + string(name)
+		}}); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(m)
+	defer server.Close()
+	for body, want := range map[string]string{`{"Table":"x"}`: "arn:of:x", `{}`: "arn:of:all"} {
+		r, err := http.NewRequest(http.MethodPost, server.URL+"/", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Amz-Target", "G.GetTable")
+		auth.NewSigner(key, "us-east-1", "glue").Sign(r, sha256.Sum256([]byte(body)), time.Now())
+		if status, answer, _ := do(t, r); status != 400 || !strings.Contains(answer, "is not authorized to perform: glue:GetTable on resource: "+want+" because") {
+			t.Errorf("%s: %d %s, want %s", body, status, answer, want)
+		}
+	}
+	allowed, err := NewMux(Options{Verifier: auth.NewVerifier(&auth.Credentials{Keys: []auth.AccessKey{key}}, nil), Registerer: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	if err := allowed.Register(Service{SigningName: "glue", TargetPrefix: "G.", BodyBytesMax: 1 << 20, Operations: map[string]Operation{"GetTable": func(context.Context, *Call) error { ran++; return nil }},
+		Refusals: map[string]*Error{"GetJob": BadRequest("No", "no jobs")}, Resource: func(string, []byte) (string, string) { return "desk.trades", "arn:of:trades" }}); err != nil {
+		t.Fatal(err)
+	}
+	second := httptest.NewServer(allowed)
+	defer second.Close()
+	// What is refused to everybody says so to those alone to whom it would be allowed.
+	for operation, want := range map[string]string{"GetTable": "200 {}", "GetJob": "400 …AccessDeniedException"} {
+		r, err := http.NewRequest(http.MethodPost, second.URL+"/", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X-Amz-Target", "G."+operation)
+		auth.NewSigner(key, "us-east-1", "glue").Sign(r, sha256.Sum256([]byte("{}")), time.Now())
+		status, answer, _ := do(t, r)
+		code, part, _ := strings.Cut(want, " ")
+		if fmt.Sprint(status) != code || !strings.Contains(answer, strings.TrimPrefix(part, "…")) {
+			t.Errorf("%s: %d %s", operation, status, answer)
+		}
+	}
+	if ran != 1 {
+		t.Errorf("ran %d times", ran)
+	}
+}

@@ -55,9 +55,12 @@ type Call struct {
 
 // Service is one AWS service of the JSON 1.1 protocol.
 type Service struct {
-	SigningName   string // in the credential scope: "firehose"
-	TargetPrefix  string // of X-Amz-Target, with its dot: "Firehose_20150804."
-	Operations    map[string]Operation
+	SigningName  string // in the credential scope: "firehose"
+	TargetPrefix string // of X-Amz-Target, with its dot: "Firehose_20150804."
+	Operations   map[string]Operation
+	// Refusals answer operations that the service has elsewhere and not here, to whom
+	// they would be allowed. They are counted together, under no operation's name.
+	Refusals      map[string]*Error
 	BodyBytesMax  int64
 	MessageMember string // the member of the error's text: "message" if empty
 	// ResourceMember is the member of every body that names what the operation
@@ -65,6 +68,11 @@ type Service struct {
 	// ARNs: "deliverystream". Both are empty if grants are for all or nothing.
 	ResourceMember string
 	ResourceType   string
+	// Resource, in their place, finds what an operation is about where that takes
+	// more than one member: a name for grants, "*" for none or if there is a doubt,
+	// and its ARN for refusals. It must find what the operation itself will: Member
+	// is beyond doubt.
+	Resource func(operation string, body []byte) (name, arn string)
 }
 
 // Options configure a Mux.
@@ -225,10 +233,18 @@ func (m *Mux) serve(w http.ResponseWriter, r *http.Request, x *exchange) (err er
 	target := r.Header.Get("X-Amz-Target")
 	name, ok := strings.CutPrefix(target, service.TargetPrefix)
 	operation := service.Operations[name]
-	if !ok || operation == nil || r.Method != http.MethodPost {
+	refusal := service.Refusals[name]
+	if !ok || operation == nil && refusal == nil || r.Method != http.MethodPost {
 		return BadRequest(CodeUnknownOperation, "The operation "+strconv.Quote(bounded(target))+" is not one of "+service.SigningName+"'s.")
 	}
-	x.call.Operation, x.call.Principal, x.call.Region = name, x.auth.Key.Name, x.auth.Region
+	x.call.Principal, x.call.Region = x.auth.Key.Name, x.auth.Region
+	if operation == nil {
+		if err := m.authorize(x, name); err != nil {
+			return err
+		}
+		return refusal
+	}
+	x.call.Operation = name
 	if err := m.authorize(x, name); err != nil {
 		return err
 	}
