@@ -153,9 +153,9 @@ func (t *Table) Files(ctx context.Context, wanted func(values []string) bool) (_
 
 // ownLayout is that of what was converted: the columns as they are declared.
 func (t *Table) ownLayout() *Layout {
-	l := &Layout{Columns: make([]Source, len(t.Columns))}
+	l := &Layout{Columns: make([]Source, len(t.Columns)), Names: make([]string, len(t.Columns))}
 	for i, c := range t.Columns {
-		l.Columns[i] = Source{Name: c.Name}
+		l.Columns[i], l.Names[i] = Source{Name: c.Name}, c.Name
 	}
 	return l
 }

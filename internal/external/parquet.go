@@ -43,6 +43,7 @@ type Source struct {
 // Layout says how a file's columns become the table's.
 type Layout struct {
 	Columns []Source // one for each of Table.Columns
+	Names   []string // of all columns of the file
 }
 
 // footer is what is known of a Parquet file.
@@ -242,7 +243,10 @@ func bytesClass(leaf *schema.Column) class {
 // layout matches the table's columns with a file's, by name without regard to
 // case. name is how messages call the file.
 func (t *Table) layout(s *fileSchema, name string) (*Layout, error) {
-	l := &Layout{Columns: make([]Source, len(t.Columns))}
+	l := &Layout{Columns: make([]Source, len(t.Columns)), Names: make([]string, len(s.fields))}
+	for i := range s.fields {
+		l.Names[i] = s.fields[i].name
+	}
 	for i, c := range t.Columns {
 		found, err := pick(s.fields, c.Name)
 		if err != nil {

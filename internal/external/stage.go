@@ -3,12 +3,12 @@ package external
 import (
 	"container/list"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 )
 
@@ -27,11 +27,10 @@ type stage struct {
 	dir string
 	max int64
 
-	mu     sync.Mutex
-	files  map[string]*staged // by key
-	idle   *list.List         // of *staged that nobody holds, the longest unused first
-	used   int64              // bytes of all
-	serial uint64
+	mu    sync.Mutex
+	files map[string]*staged // by key
+	idle  *list.List         // of *staged that nobody holds, the longest unused first
+	used  int64              // bytes of all
 }
 
 // staged is one local file.
@@ -111,8 +110,8 @@ func (s *stage) enter(key string) (f *staged, mine bool) {
 		f.holders++
 		return f, false
 	}
-	s.serial++
-	f = &staged{key: key, path: filepath.Join(s.dir, strconv.FormatUint(s.serial, 10)+".parquet"), holders: 1, made: make(chan struct{})}
+	// The path depends on the content, by which an engine may keep what it knows.
+	f = &staged{key: key, path: filepath.Join(s.dir, hex.EncodeToString([]byte(key))+".parquet"), holders: 1, made: make(chan struct{})}
 	s.files[key] = f
 	return f, true
 }
