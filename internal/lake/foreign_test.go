@@ -138,6 +138,16 @@ func TestLocalForeignAbsent(t *testing.T) {
 	if got := names(t, l, "x"); len(got) != 1 {
 		t.Errorf("%q", got)
 	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(t, l, "x"); len(got) != 0 {
+		t.Errorf("of a directory that is gone: %q", got)
+	}
+	write(t, dir, "x/b", "1")
+	if got := names(t, l, "x"); len(got) != 1 {
+		t.Errorf("of a directory that was made anew: %q", got)
+	}
 }
 
 func TestLocalForeignLinks(t *testing.T) {

@@ -43,10 +43,21 @@ func (l *LocalForeign) Close() error {
 	return err
 }
 
-// open returns the directory, nil if it does not exist.
-func (l *LocalForeign) open() (*os.Root, error) {
+// open returns the directory, nil if it does not exist. again: it may be another
+// one by now.
+func (l *LocalForeign) open(again bool) (*os.Root, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.root != nil && again {
+		now, err := os.Stat(l.dir)
+		var had fs.FileInfo
+		if err == nil {
+			had, err = l.root.Stat(".")
+		}
+		if err != nil || !os.SameFile(now, had) {
+			l.root = nil // whoever still uses it has it; it is closed when nobody does
+		}
+	}
 	if l.root != nil {
 		return l.root, nil
 	}
@@ -87,7 +98,7 @@ func (l *LocalForeign) ListFiles(ctx context.Context, location string, fn func(F
 	if err != nil {
 		return err
 	}
-	root, err := l.open()
+	root, err := l.open(true)
 	if err != nil || root == nil {
 		return err
 	}
@@ -196,7 +207,7 @@ type foreignReader struct {
 func (r foreignReader) SizeBytes() int64 { return r.sizeBytes }
 
 func (l *LocalForeign) openFile(f ForeignFile) (*os.File, error) {
-	root, err := l.open()
+	root, err := l.open(false)
 	if err != nil {
 		return nil, err
 	}
