@@ -138,7 +138,7 @@ func (r *Relation) foreignScan(files []*File) string {
 			b.WriteString(", ")
 		}
 		if at := r.place(i); at < len(columns) {
-			b.WriteString(columns[at].sql("", r.columnType(i)))
+			b.WriteString(columns[at].sql("f.", r.columnType(i)))
 		} else {
 			b.WriteString(constantSQL(files, at-len(columns), r.columnType(i)))
 		}
@@ -157,7 +157,7 @@ func (r *Relation) foreignScan(files []*File) string {
 	if rows > 0 {
 		fmt.Fprintf(&b, ", explicit_cardinality=%d", rows)
 	}
-	b.WriteString(")")
+	b.WriteString(") AS f")
 	return b.String()
 }
 
@@ -187,7 +187,7 @@ func constantSQL(files []*File, at int, typ string) string {
 		}
 		b.WriteString(text(f))
 	}
-	b.WriteString("] AS " + typ + "[]))[file_index + 1]")
+	b.WriteString("] AS " + typ + "[]))[CAST(f.file_index AS BIGINT) + 1]")
 	return b.String()
 }
 

@@ -273,3 +273,12 @@ func FuzzPartitionConstant(f *testing.F) {
 		}
 	})
 }
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
