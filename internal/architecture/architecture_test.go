@@ -23,7 +23,7 @@ var layers = map[string]int{
 	"internal/wal":  1, "internal/columnar": 1, "internal/lake": 1, "packs": 1,
 	"internal/capacity": 0, "internal/hive": 1, "internal/prefix": 1, "internal/object": 1, "internal/serde": 1, "internal/jq": 1,
 	"internal/catalog": 2, "internal/ledger": 2,
-	"internal/engine":   3,
+	"internal/engine": 3, "internal/external": 3,
 	"internal/delivery": 4, "internal/maintain": 4, "internal/view": 4,
 	"internal/transform": 4,
 	"internal/warehouse": 5,
@@ -42,7 +42,7 @@ var layers = map[string]int{
 var confined = map[string][]string{
 	"github.com/duckdb/":                                      {"internal/engine"},
 	"github.com/apache/iceberg-go":                            {"internal/catalog", "internal/lake", "internal/checker"},
-	"github.com/apache/arrow-go":                              {"internal/columnar", "internal/catalog", "internal/checker", "internal/serde"},
+	"github.com/apache/arrow-go":                              {"internal/columnar", "internal/catalog", "internal/checker", "internal/serde", "internal/external"},
 	"github.com/jackc/pgx/v5/pgproto3":                        {"internal/pgwire"},
 	"github.com/jackc/pgx/v5/stdlib":                          {"internal/catalog"},
 	"github.com/xdg-go/scram":                                 {"internal/pgwire", "internal/auth"},
@@ -52,7 +52,7 @@ var confined = map[string][]string{
 	"github.com/goccy/go-yaml":                                {"internal/server", "internal/calendar", "packs"},
 	"github.com/cloudwego/base64x":                            {"internal/firehose", "internal/producer"},
 	"github.com/itchyny/gojq":                                 {"internal/jq"},
-	"github.com/klauspost/compress":                           {"internal/columnar", "internal/object"},
+	"github.com/klauspost/compress":                           {"internal/columnar", "internal/object", "internal/external"},
 	"github.com/klauspost/cpuid":                              {"internal/auth"},
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"internal/console"},
 }

@@ -63,16 +63,13 @@ func (r *Relation) only(names map[string]bool) *Relation {
 	if names == nil || r.ByName || len(r.Removals) > 0 || r.Positions {
 		return r
 	}
-	out := *r
-	out.Schema.Fields, out.Types = nil, nil
-	for i, f := range r.Schema.Fields {
-		if !names[strings.ToLower(f.Name)] && isASCII(f.Name) && (i+1 < len(r.Schema.Fields) || len(out.Schema.Fields) > 0) {
-			continue
-		}
-		out.Schema.Fields = append(out.Schema.Fields, f)
-		out.Types = append(out.Types, r.columnType(i))
-	}
-	return &out
+	any := false
+	return r.keep(func(i int) bool {
+		f := &r.Schema.Fields[i]
+		wanted := names[strings.ToLower(f.Name)] || !isASCII(f.Name) || i+1 == len(r.Schema.Fields) && !any
+		any = any || wanted
+		return wanted
+	})
 }
 
 // isASCII: of other names it is DuckDB's to say which are the same.

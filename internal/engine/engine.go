@@ -91,7 +91,7 @@ type Engine struct {
 	relations  *relations
 	statements *lru.Cache[string, *boundStatement]
 	templates  *lru.Cache[string, *template]
-	mentions   *lru.Cache[string, []reference]
+	mentions   *lru.Cache[string, *mention]
 	fleeting   chan *conn // idle ones, for files that are soon gone
 	divisions  *divisions
 	products   *products
@@ -134,7 +134,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 	if e.statements, err = lru.New[string, *boundStatement](o.StatementCacheMax); err != nil {
 		return nil, fmt.Errorf("open engine: statement cache: %w", err)
 	}
-	if e.mentions, err = lru.New[string, []reference](o.StatementCacheMax); err != nil {
+	if e.mentions, err = lru.New[string, *mention](o.StatementCacheMax); err != nil {
 		return nil, fmt.Errorf("open engine: statement cache: %w", err)
 	}
 	if e.templates, err = lru.New[string, *template](o.StatementCacheMax); err != nil {

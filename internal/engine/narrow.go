@@ -44,19 +44,19 @@ func (e *Engine) narrowed(ctx context.Context, c *conn, q Query) (*Pin, error) {
 	}
 	candidates := map[Name]Relation{}
 	for _, n := range q.Pin.Names() {
-		if r, _ := q.Pin.Relation(n); len(r.Files) > narrowFilesMin || e.hasRemote(r) {
+		if r, _ := q.Pin.Relation(n); len(r.Files) > narrowFilesMin || e.hasRemote(r) || r.Source != nil {
 			candidates[n] = r
 		}
 	}
 	if len(candidates) == 0 {
 		return nil, nil
 	}
-	references, err := e.references(ctx, c, q.SQL)
+	m, err := e.references(ctx, c, q.SQL)
 	if err != nil {
 		return nil, err
 	}
 	wanted := map[Name][]test{} // of each reference; a file is wanted by any
-	for _, ref := range references {
+	for _, ref := range m.references {
 		n, ok := q.Pin.find(ref.schema, ref.table)
 		if r, candidate := candidates[n]; ok && candidate {
 			k := condition{relation: &r, table: ref.exposed, alone: ref.alone, args: q.Args}
@@ -64,8 +64,15 @@ func (e *Engine) narrowed(ctx context.Context, c *conn, q Query) (*Pin, error) {
 		}
 	}
 	changed := map[Name]Relation{}
+	found, err := e.find(ctx, candidates, wanted, m, changed)
+	if err != nil {
+		return nil, err
+	}
 	for n, tests := range wanted {
 		r := candidates[n]
+		if r.Source != nil {
+			continue
+		}
 		files := make([]File, 0, len(r.Files))
 		for i := range r.Files {
 			f := &r.Files[i]
@@ -78,24 +85,66 @@ func (e *Engine) narrowed(ctx context.Context, c *conn, q Query) (*Pin, error) {
 			changed[n] = r
 		}
 	}
-	return q.Pin.with(changed), nil
+	return q.Pin.with(changed, found), nil
+}
+
+// find asks the sources of foreign relations for the files that a statement wants,
+// and puts the relations with them into changed.
+func (e *Engine) find(ctx context.Context, candidates map[Name]Relation, wanted map[Name][]test, m *mention, changed map[Name]Relation) (_ map[Name]SourceFiles, err error) {
+	found := map[Name]SourceFiles{}
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, f := range found {
+			f.Release()
+		}
+	}()
+	for n, r := range candidates {
+		if r.Source == nil {
+			continue
+		}
+		shown := r.visible(m)
+		shown.Source = nil
+		if tests := wanted[n]; len(tests) > 0 {
+			files, err := r.Source.Files(ctx, func(partition Ranges) bool {
+				f := File{Ranges: partition}
+				return slices.ContainsFunc(tests, func(t test) bool { return t.may(&f) })
+			})
+			if err != nil {
+				return nil, err
+			}
+			found[n], shown.Files = files, files.Files
+		}
+		changed[n] = shown
+	}
+	return found, nil
 }
 
 // described is a pin with the columns of p's tables and no files of those that
 // have many or remote ones: describing a statement fetches and opens nothing.
-// nil: p has none.
-func (e *Engine) described(p *Pin) *Pin {
-	if p == nil {
-		return nil
+// nil: q's pin has none.
+func (e *Engine) described(ctx context.Context, c *conn, q Query) (*Pin, error) {
+	if q.Pin == nil {
+		return nil, nil
 	}
 	changed := map[Name]Relation{}
-	for _, n := range p.Names() {
-		if r, _ := p.Relation(n); len(r.Files) > narrowFilesMin || e.hasRemote(r) {
+	for _, n := range q.Pin.Names() {
+		r, _ := q.Pin.Relation(n)
+		if r.Source != nil {
+			m, err := e.references(ctx, c, q.SQL)
+			if err != nil {
+				return nil, err
+			}
+			r = r.visible(m)
+			r.Source = nil
+			changed[n] = r
+		} else if len(r.Files) > narrowFilesMin || e.hasRemote(r) {
 			r.Files = nil
 			changed[n] = r
 		}
 	}
-	return p.with(changed)
+	return q.Pin.with(changed, nil), nil
 }
 
 func (e *Engine) hasRemote(r Relation) bool {
@@ -107,11 +156,14 @@ func (e *Engine) hasRemote(r Relation) bool {
 
 // with is p with some of its relations replaced, nil if there are none. What it
 // does not hold itself, tails above all, p must hold meanwhile.
-func (p *Pin) with(changed map[Name]Relation) *Pin {
+func (p *Pin) with(changed map[Name]Relation, found map[Name]SourceFiles) *Pin {
 	if len(changed) == 0 {
 		return nil
 	}
 	out := NewPin(changed)
+	for n, f := range found {
+		out.tables[n].release, out.tables[n].unchanged = f.Release, f.Unchanged
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for n, t := range p.tables {
@@ -130,9 +182,15 @@ type reference struct {
 	where         any    // the condition that all its rows that matter meet; nil: none is known
 }
 
+// mention is what a statement mentions.
+type mention struct {
+	references []reference
+	words      map[string]bool // among which the names of its columns are, in lower case; of those that begin with '$'
+}
+
 // references lists the tables that a statement mentions. It is kept by the
 // statement's text, if that is not too long.
-func (e *Engine) references(ctx context.Context, c *conn, sql string) ([]reference, error) {
+func (e *Engine) references(ctx context.Context, c *conn, sql string) (*mention, error) {
 	if got, ok := e.mentions.Get(sql); ok {
 		return got, nil
 	}
@@ -140,7 +198,18 @@ func (e *Engine) references(ctx context.Context, c *conn, sql string) ([]referen
 	if err != nil {
 		return nil, err
 	}
-	got := referencesOf(tree)
+	got := &mention{referencesOf(tree), map[string]bool{}}
+	walkSorted(tree, func(n object) {
+		names := map[string]bool{}
+		for _, v := range n {
+			addWords(names, v)
+		}
+		for name := range names {
+			if strings.HasPrefix(name, "$") {
+				got.words[name] = true
+			}
+		}
+	})
 	if len(sql) <= cachedStatementMax {
 		e.mentions.Add(sql, got)
 	}
@@ -236,6 +305,7 @@ func (t test) known() bool { return len(t.all) > 0 || len(t.either) > 0 || t.com
 
 // comparison wants values of a column within a range, both ends included.
 type comparison struct {
+	not              bool // values that are not from, which is to
 	fieldID          int
 	kind             record.Kind
 	partition        bool   // of the column by which the table is partitioned
@@ -247,6 +317,9 @@ type comparison struct {
 func (c *comparison) may(f *File) bool {
 	if c.partition && f.PartitionTradeDate != nil {
 		d := int64(*f.PartitionTradeDate)
+		if c.not {
+			return d != c.from
+		}
 		return c.from <= d && d <= c.to
 	}
 	if f.Ranges == nil {
@@ -256,11 +329,16 @@ func (c *comparison) may(f *File) bool {
 	switch {
 	case lower == nil || upper == nil:
 		return true
+	case c.kind == record.String && c.not: // bounds that are equal are the only value
+		return string(lower) != c.fromText || string(upper) != c.fromText
 	case c.kind == record.String:
 		return string(upper) >= c.fromText && (c.open || string(lower) <= c.toText)
 	}
 	lo, ok1 := boundOf(c.kind, lower)
 	hi, ok2 := boundOf(c.kind, upper)
+	if c.not {
+		return !ok1 || !ok2 || lo != c.from || hi != c.from
+	}
 	return !ok1 || !ok2 || hi >= c.from && lo <= c.to
 }
 
@@ -318,12 +396,21 @@ func (c condition) test(v any) test {
 			either = append(either, t)
 		}
 		return test{either: either}
-	case "COMPARE_EQUAL", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO", "COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO":
+	case "COMPARE_EQUAL", "COMPARE_NOTEQUAL", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO", "COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO":
 		return c.comparison(str(n, "type"), n["left"], n["right"])
 	case "COMPARE_BETWEEN":
 		var all []test
 		for _, t := range []test{c.comparison("COMPARE_GREATERTHANOREQUALTO", n["input"], n["lower"]), c.comparison("COMPARE_LESSTHANOREQUALTO", n["input"], n["upper"])} {
 			if t.known() {
+				all = append(all, t)
+			}
+		}
+		return test{all: all}
+	case "COMPARE_NOT_IN":
+		parts := children(n)
+		var all []test
+		for i := 1; i < len(parts); i++ {
+			if t := c.comparison("COMPARE_NOTEQUAL", parts[0], parts[i]); t.known() {
 				all = append(all, t)
 			}
 		}
@@ -352,11 +439,12 @@ func (c condition) comparison(kind string, left, right any) test {
 		left, right, less, greater = right, left, greater, less
 	}
 	i := c.column(left)
-	if i < 0 || i < len(c.relation.Types) && c.relation.Types[i] != "" {
+	if i < 0 || i < len(c.relation.Types) && c.relation.Types[i] != "" && c.relation.Types[i] != "SMALLINT" && c.relation.Types[i] != "TINYINT" {
 		return test{}
 	}
 	f := &c.relation.Schema.Fields[i]
-	out := &comparison{fieldID: f.ID, kind: f.Type.Kind, from: math.MinInt64, to: math.MaxInt64, open: true,
+	not := kind == "COMPARE_NOTEQUAL"
+	out := &comparison{not: not, fieldID: f.ID, kind: f.Type.Kind, from: math.MinInt64, to: math.MaxInt64, open: true,
 		partition: f.Type.Kind == record.Date && strings.EqualFold(f.Name, c.relation.PartitionBy)}
 	if f.Type.Kind == record.String {
 		text, ok := c.text(right)
@@ -372,7 +460,7 @@ func (c condition) comparison(kind string, left, right any) test {
 		return test{compare: out}
 	}
 	lo, hi, ok := c.number(right, f.Type)
-	if !ok {
+	if !ok || not && lo != hi {
 		return test{}
 	}
 	if !less {

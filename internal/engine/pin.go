@@ -85,9 +85,11 @@ type pinned struct {
 	version  string
 	snapshot int64
 	visible  record.Vector
-	release  func() // of the tail
-	bound    *boundRelation
-	engine   *Engine // of bound
+	release  func() // of the tail, or of foreign files
+	// unchanged is SourceFiles'; may be nil
+	unchanged func() error
+	bound     *boundRelation
+	engine    *Engine // of bound
 }
 
 // NewPin makes a pin of relations that the caller assembled, such as the files

@@ -46,6 +46,10 @@ type File struct {
 	// Fleeting is set for a file that will be deleted soon: what is in its footer
 	// is not kept.
 	Fleeting bool
+	// Foreign is set for a file that others wrote; Constants are the values of the
+	// fields that it has no column for.
+	Foreign   *Foreign
+	Constants []Constant
 	// Order is the file's place among those that Removals come between: a removal
 	// takes rows away from files of a lower one. Data files have 0.
 	Order int
@@ -82,6 +86,15 @@ type Relation struct {
 	// Positions adds the columns PositionFile and PositionRow, by which position
 	// deletes call a row. Not together with Removals.
 	Positions bool
+	// Source finds the files, all of which are foreign, when a statement reads them;
+	// Files is empty then. Conditions on the fields whose values a partition's
+	// Ranges give choose the partitions.
+	Source Source
+	// Hidden is how many of the last fields only stand in the relation when a
+	// statement names one of them.
+	Hidden int
+
+	places []int // of the fields among Foreign.Columns and File.Constants; nil: all in order
 }
 
 // columnType is the DuckDB type of field i.
@@ -145,6 +158,9 @@ func (r *Relation) identity() string {
 		hashLine(h, r.Files[i].Path, r.Files[i].URI)
 		hashLine(h, r.Files[i].Deletes...)
 		hashLine(h, strconv.Itoa(r.Files[i].Order))
+		for _, c := range r.Files[i].Constants {
+			hashLine(h, c.Text, strconv.FormatBool(c.Null))
+		}
 	}
 	for i := range r.Removals {
 		hashLine(h, r.Removals[i].Path, strconv.Itoa(r.Removals[i].Order))
@@ -191,6 +207,12 @@ func (r *Relation) viewSQL() (string, error) {
 		if r.columnType(i) == "" {
 			return "", &Error{Kind: Unsupported, Message: "column " + strconv.Quote(f.Name) + " has the type " + f.Type.String() + ", which has no DuckDB type"}
 		}
+	}
+	if r.Source != nil {
+		return "", &Error{Kind: Internal, Message: "the files of a foreign relation were not looked for"}
+	}
+	if r.foreign() {
+		return r.foreignSQL(), nil
 	}
 	if len(r.Removals) > 0 && len(r.Files) > 0 {
 		return r.removedSQL()

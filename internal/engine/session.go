@@ -218,6 +218,10 @@ func (r *Rows) Next(dst []any) error {
 // failed keeps the first error, io.EOF apart, and returns it.
 func (r *Rows) failed(err error) error {
 	if errors.Is(err, io.EOF) {
+		if changed := r.narrow.unchanged(); changed != nil {
+			r.err = changed
+			return changed
+		}
 		return err
 	}
 	r.err = locate(err, r.text, r.sql)
@@ -272,7 +276,11 @@ func (s *Session) Describe(ctx context.Context, q Query) (params []Type, cols []
 		}
 		defer q.Pin.unref()
 	}
-	if empty := s.e.described(q.Pin); empty != nil {
+	empty, err := s.e.described(ctx, c, q)
+	if err != nil {
+		return nil, nil, err
+	}
+	if empty != nil {
 		defer empty.Release()
 		q.Pin = empty
 	}

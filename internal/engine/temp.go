@@ -198,7 +198,7 @@ func (s *Session) run(ctx context.Context, c *conn, q Query, prefix, suffix stri
 	row := make([]any, len(st.cols))
 	if err := st.next(row); err != nil {
 		if errors.Is(err, io.EOF) {
-			return 0, nil
+			return 0, narrow.unchanged()
 		}
 		return 0, locate(err, text, q.SQL)
 	}
@@ -206,5 +206,5 @@ func (s *Session) run(ctx context.Context, c *conn, q Query, prefix, suffix stri
 	if err := st.next(row); !errors.Is(err, io.EOF) {
 		return 0, errors.Join(&Error{Kind: Internal, Message: "DuckDB counted twice"}, err)
 	}
-	return n, nil
+	return n, narrow.unchanged()
 }

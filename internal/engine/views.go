@@ -142,8 +142,12 @@ func (r *relations) release(b *boundRelation) {
 			}
 		}
 		b.idle = r.idle.PushBack(b)
-		for r.idle.Len() > idleViewsMax {
-			old := r.idle.Remove(r.idle.Front()).(*boundRelation)
+		for r.idle.Len() > idleViewsMax || r.idle.Len() > 0 && b.idle != nil && b.relation.foreign() {
+			oldest := r.idle.Front()
+			if b.relation.foreign() {
+				oldest = b.idle // its files may be listed anew and differ
+			}
+			old := r.idle.Remove(oldest).(*boundRelation)
 			old.idle = nil
 			delete(r.byKey, old.key)
 			drop = append(drop, old)

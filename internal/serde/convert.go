@@ -540,6 +540,12 @@ func (d *Decoder) timestamp(p *plan, x *value, c *cell) *mismatch {
 		return wrong(p, x)
 	}
 	nanos, why, ok := d.instant(x)
+	if d.c.rules.micros {
+		if micros, ok := microsOf(nanos, why, ok, x.text); ok {
+			c.valid, c.lo = true, uint64(micros)
+			return nil
+		}
+	}
 	if !ok {
 		switch why {
 		case tooLarge:

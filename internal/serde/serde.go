@@ -99,6 +99,7 @@ type Converter struct {
 	root    plan // a struct of the columns
 	rules   rules
 	formats []*jodaFormat
+	text    Text // of AppendText
 }
 
 // rules are the switches of the deserializer.
@@ -107,6 +108,7 @@ type rules struct {
 	fold     bool // names without regard to case
 	foldKeys bool // maps' keys are lowered
 	dots     bool // names with '.' read as '_'
+	micros   bool // timestamps are microseconds
 }
 
 // name is the form in which names are compared.

@@ -32,6 +32,15 @@ func nanosOf(seconds int64, nano int) (int64, status, bool) {
 	return seconds*1_000_000_000 + int64(nano), fits, true
 }
 
+// unixMicros is the instant in UTC, cut to microseconds, which hold every year
+// of four digits. It is false unless date and time exist.
+func (c clock) unixMicros() (int64, bool) {
+	if !dateExists(c.year, c.month, c.day) || c.hour > 23 || c.minute > 59 || c.second > 59 {
+		return 0, false
+	}
+	return time.Date(c.year, time.Month(c.month), c.day, c.hour, c.minute, c.second, c.nano, time.UTC).UnixMicro(), true
+}
+
 func dateExists(year, month, day int) bool {
 	if month < 1 || month > 12 || day < 1 || day > 31 {
 		return false
@@ -109,7 +118,14 @@ func parseISO(s []byte) (nanos int64, why status, ok bool) {
 // parseClock reads a date, the separator, and a time, with at least low digits in each
 // field but the year.
 func parseClock(s []byte, separator byte, low int) (nanos int64, why status, ok bool) {
-	var c clock
+	c, ok := readClock(s, separator, low)
+	if !ok {
+		return 0, fits, false
+	}
+	return c.unixNanos()
+}
+
+func readClock(s []byte, separator byte, low int) (c clock, ok bool) {
 	c.year, c.month, c.day, ok = takeDate(&s, low)
 	ok = ok && skip(&s, separator)
 	for i, field := range []*int{&c.hour, &c.minute, &c.second} {
@@ -123,10 +139,7 @@ func parseClock(s []byte, separator byte, low int) (nanos int64, why status, ok 
 	if ok {
 		c.nano, ok = takeFraction(&s)
 	}
-	if !ok || len(s) > 0 {
-		return 0, fits, false
-	}
-	return c.unixNanos()
+	return c, ok && len(s) == 0
 }
 
 // epochMillisFrom is the number from which an epoch counts milliseconds and no longer

@@ -102,13 +102,17 @@ var errClosed = errors.New("file is closed")
 // NewWriter begins a file on w, which stays the caller's to close. The Writer has a
 // Decoder of its own.
 func (c *Converter) NewWriter(w io.Writer, o ParquetOptions) (*Writer, error) {
+	return c.newWriter(w, o)
+}
+
+func (c *Converter) newWriter(w io.Writer, o ParquetOptions, more ...parquet.WriterProperty) (*Writer, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
-	columns := arrow.NewSchema(arrowFields(c.columns), nil)
+	columns := arrow.NewSchema(arrowFields(c.columns, c.rules.micros), nil)
 	// Timestamps are INT96, as Hive and so Firehose writes them: it is the form in
 	// which every engine on Hive tables reads nanoseconds.
-	arrows := pqarrow.NewArrowWriterProperties(pqarrow.WithDeprecatedInt96Timestamps(true))
+	arrows := pqarrow.NewArrowWriterProperties(pqarrow.WithDeprecatedInt96Timestamps(!c.rules.micros))
 	properties := []parquet.WriterProperty{
 		parquet.WithCreatedBy(createdBy),
 		parquet.WithCompression(codecs[o.Compression]),
@@ -118,6 +122,7 @@ func (c *Converter) NewWriter(w io.Writer, o ParquetOptions) (*Writer, error) {
 		parquet.WithVersion(parquet.V1_0),
 		parquet.WithDataPageVersion(parquet.DataPageV1),
 	}
+	properties = append(properties, more...)
 	if o.PageSizeBytes != 0 {
 		properties = append(properties, parquet.WithDataPageSize(o.PageSizeBytes))
 	}
@@ -158,10 +163,10 @@ func deltaEncoding(c *schema.Column) (parquet.Encoding, bool) {
 	return 0, false
 }
 
-func arrowFields(columns []Column) []arrow.Field {
+func arrowFields(columns []Column, micros bool) []arrow.Field {
 	fields := make([]arrow.Field, len(columns))
 	for i, c := range columns {
-		fields[i] = arrow.Field{Name: c.Name, Type: arrowType(c.Type), Nullable: true}
+		fields[i] = arrow.Field{Name: c.Name, Type: arrowType(c.Type, micros), Nullable: true}
 	}
 	return fields
 }
@@ -174,16 +179,20 @@ var arrowScalars = map[Kind]arrow.DataType{
 	Timestamp: &arrow.TimestampType{Unit: arrow.Nanosecond},
 }
 
-func arrowType(t *Type) arrow.DataType {
+func arrowType(t *Type, micros bool) arrow.DataType {
 	switch t.Kind {
+	case Timestamp:
+		if micros {
+			return &arrow.TimestampType{Unit: arrow.Microsecond}
+		}
 	case Decimal:
 		return &arrow.Decimal128Type{Precision: int32(t.Precision), Scale: int32(t.Scale)}
 	case Array:
-		return arrow.ListOfField(arrow.Field{Name: "element", Type: arrowType(t.Element), Nullable: true})
+		return arrow.ListOfField(arrow.Field{Name: "element", Type: arrowType(t.Element, micros), Nullable: true})
 	case Map:
-		return arrow.MapOf(arrowType(t.Key), arrowType(t.Element))
+		return arrow.MapOf(arrowType(t.Key, micros), arrowType(t.Element, micros))
 	case Struct:
-		return arrow.StructOf(arrowFields(t.Fields)...)
+		return arrow.StructOf(arrowFields(t.Fields, micros)...)
 	}
 	return arrowScalars[t.Kind]
 }

@@ -46,6 +46,7 @@ type Config struct {
 	Ledger     LedgerConfig      `yaml:"ledger"`
 	Delivery   DeliveryConfig    `yaml:"delivery"`
 	Engine     EngineConfig      `yaml:"engine"`
+	External   ExternalConfig    `yaml:"external"`
 	SQL        SQLConfig         `yaml:"sql"`
 	Maintain   MaintainConfig    `yaml:"maintain"`
 	Close      CloseConfig       `yaml:"close"`
@@ -129,6 +130,11 @@ type EngineConfig struct {
 	Memory  Size `yaml:"memory"`
 	Threads int  `yaml:"threads"`
 	Spill   Size `yaml:"spill"`
+}
+
+// ExternalConfig bounds the reading of external tables.
+type ExternalConfig struct {
+	Staging Size `yaml:"staging"`
 }
 
 // SQLConfig bounds the SQL listener.
@@ -286,6 +292,8 @@ func (c *Config) Check() error {
 		return errors.New("delivery.tail_interval: must be above 0")
 	case c.Engine.Memory < 64<<20:
 		return errors.New("engine.memory: DuckDB needs at least 64MiB")
+	case c.External.Staging < 64<<20:
+		return errors.New("external.staging: at least 64MiB: what a query reads of external tables must fit")
 	case c.Log.SegmentBytes < 16<<20:
 		return errors.New("log.segment_bytes: at least 16MiB, so that a frame fits")
 	}

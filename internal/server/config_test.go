@@ -84,6 +84,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"an endpoint in the clear", "lake: {url: 's3://lake/x', endpoint: 'http://s3.example.org:9000'}", "plain_http"},
 		{"an endpoint that is no URL", "lake: {url: 's3://lake/x', endpoint: 's3.example.org'}", "lake.endpoint"},
 		{"an endpoint with a bucket", "lake: {url: 's3://lake/x', endpoint: 'https://s3.example.org/lake'}", "lake.endpoint"},
+		{"a small staging", "external: {staging: 1MiB}", "external.staging"},
 		{"a small cache", "lake: {url: 's3://lake/x', cache: 1MiB}", "lake.cache"},
 		{"small parts", "lake: {url: 's3://lake/x', part: 1MiB}", "lake.part"},
 		{"no transfers", "lake: {url: 's3://lake/x', transfers: 0}", "lake.transfers"},

@@ -5,7 +5,7 @@
 //
 // A data directory has one server: the lock file says whose.
 //
-//	LOCK  VERSION  LAKE  credentials.json  server.json   log/  ledger/  tail/  catalog/  lake/  cache/  staging/  spill/  statements/
+//	LOCK  VERSION  LAKE  credentials.json  server.json   log/  ledger/  tail/  catalog/  lake/  cache/  external/  staging/  spill/  statements/
 package server
 
 import (
@@ -37,6 +37,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/console"
 	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/engine"
+	"github.com/tapehouse/tapehouse/internal/external"
 	"github.com/tapehouse/tapehouse/internal/firehose"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
@@ -91,6 +92,7 @@ type Server struct {
 	destinations *destinations
 	delivery     *delivery.Manager
 	engine       *engine.Engine
+	external     *external.Reader
 	views        warehouse.Views
 	viewsNeed    func(context.Context) (map[catalog.Name][]int64, error) // snapshots, as maintain.Options.Needs
 	warehouse    *warehouse.Warehouse
@@ -287,7 +289,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 	s.engine, err = engine.Open(ctx, engine.Options{
 		Tables: tables{s.catalog}, Tail: tails{s}, Files: s.files(), TempDir: s.dir("spill"), TempSizeMaxBytes: int64(s.cfg.Engine.Spill),
 		MemoryLimitBytes: int64(s.cfg.Engine.Memory), Threads: threads,
-		AllowedDirs: []string{s.dir("lake"), s.dir("cache"), s.dir("tail"), s.dir("staging")},
+		AllowedDirs: []string{s.dir("lake"), s.dir("cache"), s.dir("tail"), s.dir("staging"), s.dir("external")},
 		Logger:      s.logger, Registerer: s.metrics,
 	})
 	if err != nil {
@@ -308,8 +310,11 @@ func (s *Server) openWarehouse(ctx context.Context) error {
 	if err := s.openViews(ctx); err != nil {
 		return err
 	}
+	if err := s.openExternal(ctx); err != nil {
+		return err
+	}
 	s.warehouse = warehouse.New(warehouse.Options{Engine: s.engine, Catalog: s.catalog, Store: s.lake, Staging: s.dir("staging"),
-		Views: s.views, Unfed: s.unfed, Logger: s.logger, Version: s.version, SearchPath: []string{s.pack.Namespace, "public"},
+		Views: s.views, External: s.external, Unfed: s.unfed, Logger: s.logger, Version: s.version, SearchPath: []string{s.pack.Namespace, "public"},
 		StatementTimeout: time.Duration(s.cfg.SQL.StatementTimeout)})
 	return s.installPack(ctx)
 }

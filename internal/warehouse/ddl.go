@@ -231,6 +231,9 @@ func (s *Session) createTableAs(ctx context.Context, st *Statement, p createTabl
 	case !errors.Is(err, catalog.ErrNotFound):
 		return nil, err
 	}
+	if _, err := s.w.o.Catalog.External(ctx, name); err == nil {
+		return nil, errorf(codeDuplicateTable, "relation %q already exists", name.String()).detail("It is an external table.")
+	}
 	if err := s.createTable(ctx, p); err != nil {
 		return nil, err
 	}
@@ -272,7 +275,9 @@ func (s *Session) drop(ctx context.Context, p dropRelation) error {
 			return errorf(codeWrongObjectType, "%q is %s", n[1], kind)
 		}
 		name := catalog.Name{Namespace: rel.schema, Table: rel.name}
-		if p.view {
+		if rel.external != nil {
+			err = s.dropExternal(ctx, name)
+		} else if p.view {
 			err = s.w.o.Views.Drop(ctx, name)
 		} else {
 			err = s.dropTable(ctx, name)
@@ -330,6 +335,9 @@ func (s *Session) addColumn(ctx context.Context, p addColumn) error {
 	if rel.view != nil {
 		return errorf(codeWrongObjectType, "%q is a materialized view", p.name)
 	}
+	if err := refuseExternal(rel); err != nil {
+		return err
+	}
 	t, ok := recordType(p.column.typ)
 	if !ok {
 		return unsupported("adding a column of type "+displayType(p.column.typ), "add boolean, integer, bigint, numeric up to 18 digits, double precision, varchar, date or timestamptz")
@@ -379,6 +387,9 @@ func (s *Session) createView(ctx context.Context, st *Statement, p createView) e
 	}
 	if pl.mutable {
 		return unsupported("a materialized view of the current time", "filter by the time when you read the view")
+	}
+	if len(pl.foreign) > 0 {
+		return unsupported("a materialized view over the external table "+pl.foreign[0].schema+"."+pl.foreign[0].name, "INSERT INTO a table of your own SELECT … FROM it, and make the view over that")
 	}
 	if len(pl.views) > 0 || len(pl.tables) == 0 {
 		return unsupported("a materialized view over views, or over no table", "read the base tables in its query")

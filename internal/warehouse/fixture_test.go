@@ -11,6 +11,7 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/engine"
+	"github.com/tapehouse/tapehouse/internal/external"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
 )
@@ -48,6 +49,8 @@ type house struct {
 	w       *Warehouse
 	catalog *catalog.Catalog
 	engine  *engine.Engine
+	dir     string
+	buckets *countedBuckets
 }
 
 var testNow = time.Date(2026, 11, 23, 14, 30, 0, 0, time.UTC)
@@ -70,7 +73,12 @@ func newHouse(t testing.TB) *house {
 		t.Fatal(err)
 	}
 	e, err := engine.Open(ctx, engine.Options{Tables: resolver{c}, TempDir: filepath.Join(dir, "spill"), Threads: 2,
-		AllowedDirs: []string{filepath.Join(dir, "lake"), filepath.Join(dir, "staging")}})
+		AllowedDirs: []string{filepath.Join(dir, "lake"), filepath.Join(dir, "staging"), filepath.Join(dir, "external")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	buckets := &countedBuckets{dir: dir, open: map[string]*countedBucket{}}
+	x, err := external.Open(external.Options{Catalog: c, Bucket: buckets.bucket, Dir: filepath.Join(dir, "external")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,8 +90,8 @@ func newHouse(t testing.TB) *house {
 			t.Error(err)
 		}
 	})
-	w := New(Options{Engine: e, Catalog: c, Store: store, Staging: filepath.Join(dir, "staging"), Now: func() time.Time { return testNow }, Version: "test"})
-	return &house{w, c, e}
+	w := New(Options{Engine: e, Catalog: c, Store: store, External: x, Staging: filepath.Join(dir, "staging"), Now: func() time.Time { return testNow }, Version: "test"})
+	return &house{w, c, e, dir, buckets}
 }
 
 func (h *house) session(t testing.TB) *Session {

@@ -2,6 +2,7 @@ package warehouse
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
@@ -83,6 +84,17 @@ func (r *rewriter) baseTable(s *scope, n node) (node, error) {
 		cte := systemName(rel)
 		n["schema_name"], n["table_name"] = "", cte
 		r.system[cte] = rel
+	} else if rel.external != nil {
+		if rel.external.err != nil {
+			return nil, asError(rel.external.err, "").at(at)
+		}
+		n["schema_name"], n["table_name"] = rel.schema, rel.name
+		if !slices.ContainsFunc(r.foreign, func(x *relation) bool { return x.schema == rel.schema && x.name == rel.name }) {
+			r.foreign = append(r.foreign, rel)
+		}
+		if r.pseudo {
+			item.hidden = pseudoColumns
+		}
 	} else if rel.view != nil {
 		n["schema_name"], n["table_name"] = "", systemName(rel)
 		found := false
@@ -129,6 +141,9 @@ func (r *rewriter) join(s *scope, n node) (node, error) {
 	}
 	using := stringList(n, "using_columns")
 	if str(n, "ref_type") == "NATURAL" {
+		if slices.ContainsFunc(s.items[before:], func(item fromItem) bool { return len(item.hidden) > 0 }) {
+			return nil, unsupported("NATURAL JOIN of an external table in a statement that names "+columnPath+" or "+columnSize, "join USING the columns")
+		}
 		for _, a := range s.items[before:middle] {
 			for _, c := range a.columns {
 				for _, b := range s.items[middle:] {
@@ -272,6 +287,9 @@ func (s *scope) resolve(names []string) (t sqlType, found bool) {
 			}
 			if j := columnIndex(item.columns, column); j >= 0 {
 				return item.columns[j].typ, true
+			}
+			if j := columnIndex(item.hidden, column); j >= 0 {
+				return item.hidden[j].typ, true
 			}
 			if item.opaque {
 				return sqlType{}, true

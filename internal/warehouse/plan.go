@@ -16,6 +16,7 @@ type plan struct {
 	text    string // DuckDB's SQL, for engine.Query.Exact
 	tables  []catalog.Name
 	views   []*relation
+	foreign []*relation // external tables
 	params  []parameter
 	columns []relColumn
 	mutable bool  // it holds the time of its statement
@@ -53,7 +54,7 @@ func (s *Session) plan(ctx context.Context, sql string, tokens []token, params [
 	}
 	st, _ := statements[0].(node)
 	body := child(st, "node")
-	r := &rewriter{ctx: ctx, env: env, src: src, seen: map[catalog.Name]bool{}, system: map[string]*relation{}}
+	r := &rewriter{ctx: ctx, env: env, src: src, seen: map[catalog.Name]bool{}, system: map[string]*relation{}, pseudo: namesPseudo(tokens)}
 	for _, t := range params {
 		r.params = append(r.params, parameter{typ: t})
 	}
@@ -76,7 +77,7 @@ func (s *Session) plan(ctx context.Context, sql string, tokens []token, params [
 			return nil, err
 		}
 	}
-	p := &plan{system: system, text: text, tables: r.tables, params: r.params, columns: columns, views: r.views, mutable: r.mutable}
+	p := &plan{system: system, text: text, tables: r.tables, params: r.params, columns: columns, views: r.views, foreign: r.foreign, mutable: r.mutable}
 	if len(r.views) > 0 {
 		p.text, p.tables = withViews(text, r.views, r.tables)
 	}
@@ -146,7 +147,7 @@ func showLists(body node, columns []relColumn) {
 
 // describeProbe types an expression by binding a probe.
 func (s *Session) describeProbe(ctx context.Context, r *rewriter, sql string) (sqlType, error) {
-	p := &plan{text: sql, tables: append([]catalog.Name(nil), r.tables...), views: r.views}
+	p := &plan{text: sql, tables: append([]catalog.Name(nil), r.tables...), views: r.views, foreign: r.foreign}
 	if len(r.system) > 0 {
 		state, err := s.state(ctx)
 		if err != nil {
@@ -182,7 +183,7 @@ const tablesMax = 10000
 // when the query's rows are open or it has failed; the engine keeps what an
 // open query needs.
 func (s *Session) pin(ctx context.Context, p *plan, fresh bool) (*engine.Pin, func(), error) {
-	if len(p.tables) == 0 && len(p.views) == 0 {
+	if len(p.tables) == 0 && len(p.views) == 0 && len(p.foreign) == 0 {
 		return nil, func() {}, nil
 	}
 	names := make([]engine.Name, len(p.tables))
@@ -227,7 +228,7 @@ func (s *Session) overlay(ctx context.Context, pin *engine.Pin, release func(), 
 	for _, n := range p.tables {
 		own = own || s.tx != nil && s.tx.writes[n] != nil
 	}
-	if !own && len(p.views) == 0 {
+	if !own && len(p.views) == 0 && len(p.foreign) == 0 {
 		return pin, release, nil
 	}
 	relations := map[engine.Name]engine.Relation{}
@@ -243,6 +244,9 @@ func (s *Session) overlay(ctx context.Context, pin *engine.Pin, release func(), 
 			}
 		}
 		relations[n] = rel
+	}
+	for _, f := range p.foreign {
+		relations[engine.Name{Namespace: f.schema, Table: f.name}] = f.external.relation
 	}
 	var viewReleases []func()
 	for _, v := range p.views {
@@ -288,9 +292,12 @@ func (p *plan) parameterTypes(described []engine.Type) []sqlType {
 
 // sortedTables are the tables of a plan, for EXPLAIN.
 func (p *plan) sortedTables() []string {
-	out := make([]string, len(p.tables))
-	for i, n := range p.tables {
-		out[i] = n.String()
+	out := make([]string, 0, len(p.tables)+len(p.foreign))
+	for _, n := range p.tables {
+		out = append(out, n.String())
+	}
+	for _, f := range p.foreign {
+		out = append(out, f.schema+"."+f.name)
 	}
 	sort.Strings(out)
 	return out

@@ -20,6 +20,9 @@ type relation struct {
 	columns      []relColumn
 	system       bool // of pg_catalog or information_schema: given to the statement as a CTE
 	view         *ViewRead
+	external     *externalTable
+	// rows are those of a system relation that is made for this statement.
+	rows func(ctx context.Context, c *catalogState) ([][]any, error)
 }
 
 // environment is what a rewrite needs to know of its session and its tables.
@@ -57,6 +60,8 @@ type rewriter struct {
 	seen    map[catalog.Name]bool
 	system  map[string]*relation // system relations used, by CTE name
 	views   []*relation          // materialized views used
+	foreign []*relation          // external tables used
+	pseudo  bool                 // the statement names a pseudo-column of external tables
 	params  []parameter
 	ctes    []map[string]*relation // in scope, innermost last
 	cteMaps []node                 // cte_map nodes in scope, innermost last, for describe
@@ -83,8 +88,9 @@ type scope struct {
 type fromItem struct {
 	alias   string
 	columns []relColumn
-	merged  []string // columns of USING, which an unqualified * shows under an earlier table
-	opaque  bool     // its columns are not known
+	merged  []string    // columns of USING, which an unqualified * shows under an earlier table
+	opaque  bool        // its columns are not known
+	hidden  []relColumn // those that * does not have
 }
 
 // depthMax bounds the walk; DuckDB's own bound on expressions is 1,000.
@@ -423,9 +429,15 @@ func (r *rewriter) star(s *scope, e node) ([]relColumn, error) {
 				out = append(out, relColumn{})
 			}
 			if name != "" {
+				if len(item.hidden) > 0 {
+					excludePseudo(e)
+				}
 				return out, nil
 			}
 		}
+	}
+	if name == "" && slices.ContainsFunc(s.items, func(item fromItem) bool { return len(item.hidden) > 0 }) {
+		excludePseudo(e)
 	}
 	if name != "" {
 		return nil, errorf(codeUndefinedTable, "missing FROM-clause entry for table %q", name).at(r.src.position(location(e)))

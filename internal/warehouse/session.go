@@ -419,9 +419,25 @@ func (s *Session) lookup(ctx context.Context, schema, name string) (*relation, e
 				return rel, nil
 			}
 		}
+		if base, kind, ok := metadataTable(name); ok {
+			rel, err := s.metadataRelation(ctx, sc, base, kind)
+			if err != nil || rel != nil {
+				return rel, err
+			}
+			continue
+		}
 		t, err := s.w.o.Catalog.Load(ctx, key)
 		switch {
-		case errors.Is(err, catalog.ErrNotFound) || errors.Is(err, catalog.ErrInvalid):
+		case errors.Is(err, catalog.ErrNotFound):
+			e, err := s.w.o.Catalog.External(ctx, key)
+			if errors.Is(err, catalog.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			return s.externalRelation(&e), nil
+		case errors.Is(err, catalog.ErrInvalid):
 			continue
 		case err != nil:
 			return nil, err

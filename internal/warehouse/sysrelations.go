@@ -82,6 +82,12 @@ func init() {
 				}
 				return rows, err
 			}},
+		"pg_catalog.svv_external_schemas": {"esoid oid eskind int4 schemaname text esowner oid databasename text esoptions text", externalSchemaRows},
+		"pg_catalog.svv_external_tables": {`redshift_database_name text schemaname text tablename text tabletype text location text input_format text output_format text
+			serialization_lib text serde_parameters text compressed int4 parameters text`, externalTableRows},
+		"pg_catalog.svv_external_columns": {"schemaname text tablename text columnname text external_type text columnnum int4 part_key int4 is_nullable text", externalColumnRows},
+		"pg_catalog.svv_external_partitions": {`schemaname text tablename text values text location text input_format text output_format text
+			serialization_lib text serde_parameters text compressed int4 parameters text`, externalPartitionRows},
 		"pg_catalog.pg_table_def": {`schemaname name tablename name column name type text encoding text distkey bool sortkey int4 notnull bool`,
 			func(_ context.Context, c *catalogState) ([][]any, error) {
 				return eachColumn(c, func(o *catalogObject, i int, col catalogColumn) []any {
@@ -154,6 +160,9 @@ func init() {
 					kind, insertable := "BASE TABLE", "YES"
 					if o.kind == "m" {
 						kind, insertable = "VIEW", "NO"
+					}
+					if o.external != nil {
+						kind, insertable = "FOREIGN", "NO"
 					}
 					return []any{c.env.database, o.schema, o.name, kind, nil, nil, insertable, "NO"}
 				}), nil

@@ -51,6 +51,7 @@ type catalogState struct {
 type catalogObject struct {
 	schema, name string
 	kind         string // relkind: r, m
+	external     *catalog.External
 	columns      []catalogColumn
 	table        *catalog.Table
 	view         *View
@@ -108,6 +109,14 @@ func (s *Session) state(ctx context.Context) (*catalogState, error) {
 			o.columns = append(o.columns, catalogColumn{f.Name, fromIceberg(f.Type), false})
 		}
 		c.objects = append(c.objects, o)
+	}
+	externals, err := w.o.Catalog.Externals(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for i := range externals {
+		e := &externals[i]
+		c.objects = append(c.objects, catalogObject{schema: e.Name.Namespace, name: e.Name.Table, kind: "r", columns: externalColumns(e), external: e})
 	}
 	sort.Slice(c.objects, func(i, j int) bool {
 		a, b := &c.objects[i], &c.objects[j]
@@ -215,10 +224,13 @@ func systemLookup(schema, name string) *relation {
 // systemCTE writes a system relation as a common table expression over the
 // parameter of that number, and answers the parameter's value.
 func systemCTE(ctx context.Context, rel *relation, c *catalogState, number int) (sql, value string, err error) {
-	d := systemRelations[rel.schema+"."+rel.name]
+	produce := rel.rows
+	if produce == nil {
+		produce = systemRelations[rel.schema+"."+rel.name].rows
+	}
 	var rows [][]any
-	if d.rows != nil {
-		if rows, err = d.rows(ctx, c); err != nil {
+	if produce != nil {
+		if rows, err = produce(ctx, c); err != nil {
 			return "", "", err
 		}
 	}

@@ -34,6 +34,7 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/engine"
+	"github.com/tapehouse/tapehouse/internal/external"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/record"
 )
@@ -54,6 +55,11 @@ type Tables interface {
 	AddColumn(ctx context.Context, name catalog.Name, field record.Field) (*catalog.Table, error)
 	Files(ctx context.Context, t *catalog.Table, at catalog.At) ([]catalog.DataFile, error)
 	Commit(ctx context.Context, commits []catalog.Commit, documents ...catalog.DocumentWrite) ([]*catalog.Table, error)
+	InspectFiles(ctx context.Context, t *catalog.Table) ([]catalog.InspectedFile, error)
+	External(ctx context.Context, name catalog.Name) (catalog.External, error)
+	Externals(ctx context.Context, namespace string) ([]catalog.External, error)
+	ExternalPartitions(ctx context.Context, name catalog.Name, page catalog.PartitionsPage, fn func(catalog.ExternalPartition) bool) error
+	ChangeExternals(ctx context.Context, changes []catalog.ExternalChange, documents ...catalog.DocumentWrite) error
 }
 
 // A ViewDefinition is a CREATE MATERIALIZED VIEW.
@@ -107,6 +113,8 @@ type Options struct {
 	Store   lake.Store // where INSERT puts data files
 	Staging string     // directory of local files before they are put; one of the engine's AllowedDirs
 	Views   Views      // nil: there are none
+	// External reads the files of external tables; nil: they cannot be read.
+	External *external.Reader
 	// Unfed runs drop unless a delivery stream feeds the table, and holds new
 	// streams back meanwhile; where one does, drop is not run and the stream is
 	// named. nil: there are no streams.

@@ -39,6 +39,8 @@ func (s *Session) insertTarget(ctx context.Context, schema, name string, columns
 	switch {
 	case rel == nil:
 		return nil, nil, errorf(codeUndefinedTable, "relation %q does not exist", name)
+	case rel.external != nil:
+		return nil, nil, refuseExternal(rel)
 	case rel.system:
 		return nil, nil, errorf(codePrivilege, "permission denied for relation %s", name)
 	case rel.view != nil:
