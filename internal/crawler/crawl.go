@@ -1,0 +1,202 @@
+package crawler
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/tapehouse/tapehouse/internal/catalog"
+)
+
+// crawl is one crawl under way.
+type crawl struct {
+	m      *Manager
+	def    Definition
+	config config
+	// remember says whether the memory is read and written.
+	remember bool
+
+	report  *Report
+	changes []catalog.ExternalChange
+	pending bool // files that may change soon were seen
+}
+
+// run scans the targets and plans the changes. It changes nothing but the memory.
+func (c *crawl) run(ctx context.Context) error {
+	c.report.StartedAt = c.m.o.Now().UTC()
+	defer func() { c.report.EndedAt = c.m.o.Now().UTC() }()
+	classifiers, stamp, err := c.m.classifiersOf(ctx, c.def.Classifiers)
+	if err != nil {
+		return err
+	}
+	p, err := newPlanner(ctx, c.def, c.config, c.m.o.Catalog, c.report, c.m.o.Now())
+	if err != nil {
+		return err
+	}
+	var known map[string]*existing
+	if c.def.Recrawl == NewFolders {
+		if known, err = p.knownFolders(ctx); err != nil {
+			return err
+		}
+	}
+	rec := &recogniser{classifiers: classifiers, now: c.m.o.Now, settle: c.m.o.Settle, intern: newInterner()}
+	var targets []*target
+	for _, t := range c.def.Targets {
+		target, err := c.scan(ctx, t, rec, stamp, known)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, target)
+		if err := p.add(ctx, target); err != nil {
+			return err
+		}
+		if err := c.m.step("target scanned"); err != nil {
+			return err
+		}
+	}
+	if err := p.gone(ctx, targets); err != nil {
+		return err
+	}
+	for _, t := range targets {
+		c.report.Skipped = mergeSkips(c.report.Skipped, t.skips.order)
+	}
+	c.changes = p.changes
+	return c.m.step("planned")
+}
+
+func mergeSkips(all []Skip, more []*Skip) []Skip {
+	for _, s := range more {
+		if i := slices.IndexFunc(all, func(have Skip) bool { return have.Reason == s.Reason }); i >= 0 {
+			all[i].Count += s.Count
+		} else if len(all) < reasonsMax {
+			all = append(all, *s)
+		}
+	}
+	return all
+}
+
+// scan scans one target.
+func (c *crawl) scan(ctx context.Context, t Target, rec *recogniser, stamp uint64, known map[string]*existing) (*target, error) {
+	source, name, err := c.m.o.Open(ctx, t.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", t.Path, err)
+	}
+	out := &target{Target: t, source: source}
+	if out.exclude, err = compileExclusions(t.Exclusions); err != nil {
+		return nil, err
+	}
+	name = strings.Trim(name, "/")
+	if name != "" {
+		out.prefix = name + "/"
+		if !strings.HasSuffix(t.Path, "/") {
+			isFile, err := isObject(ctx, source, name)
+			if err != nil {
+				return nil, fmt.Errorf("look up %s: %w", t.Path, err)
+			}
+			if isFile {
+				out.file = path.Base(name)
+				out.prefix = strings.TrimSuffix(name, out.file)
+			}
+		}
+	}
+	out.uri = source.URI(out.prefix)
+	dir := c.m.o.Dir
+	if !c.remember {
+		dir = ""
+	}
+	mem, err := openMemory(c.m.o.FS, dir, memoryName(c.def.Name, t.Path), stamp, rec.intern, c.m.o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	s := &scanner{source: source, prefix: out.prefix, exclude: out.exclude, sampleSize: t.SampleSize, recognise: rec,
+		memory: mem, workers: c.m.o.Workers, only: out.file, step: c.m.step, now: c.m.o.Now(), settle: c.m.o.Settle}
+	if known != nil {
+		s.knownFolder = func(f *folder) *finding {
+			if e := known[place(source.URI(f.path(out.prefix)))]; e != nil {
+				return e.finding
+			}
+			if f.parent != nil && f.parent.known != nil {
+				if e := known[place(source.URI(f.parent.path(out.prefix)))]; e == nil || len(e.keys) == 0 {
+					return f.parent.known // within a table without partitions
+				}
+			}
+			return nil
+		}
+	}
+	out.root, err = s.run(ctx)
+	mem.close(err == nil)
+	if err != nil {
+		return nil, err
+	}
+	out.skips = &s.skips
+	c.report.Totals.add(s)
+	c.pending = c.pending || s.young
+	return out, nil
+}
+
+// isObject reports whether an object has exactly the name.
+func isObject(ctx context.Context, source Source, name string) (found bool, err error) {
+	stop := errors.New("seen")
+	err = source.List(ctx, name, func(o Object) error {
+		found = o.Name == name
+		return stop
+	})
+	if errors.Is(err, stop) {
+		err = nil
+	}
+	return found, err
+}
+
+// knownFolders are the places of this crawler's partitions, and of its tables without
+// partitions.
+func (p *planner) knownFolders(ctx context.Context) (map[string]*existing, error) {
+	out := map[string]*existing{}
+	for _, location := range slices.Sorted(maps.Keys(p.locations)) {
+		e := p.locations[location]
+		if len(e.keys) == 0 {
+			out[location] = e
+			continue
+		}
+		if err := p.catalog.ExternalPartitions(ctx, e.Name, catalog.PartitionsPage{}, func(have catalog.ExternalPartition) bool {
+			if have.Storage != nil && len(out) < foldersMax {
+				out[place(have.Storage.Location)] = e
+			}
+			return true
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// classifiersOf reads the classifiers and a stamp that changes with them.
+func (m *Manager) classifiersOf(ctx context.Context, names []string) (out []classifier, stamp uint64, err error) {
+	h := xxh3.New()
+	_, _ = fmt.Fprintf(h, "inference %d;", inferenceVersion) // a hash's Write never fails
+	for _, n := range names {
+		c, err := m.Classifier(ctx, n)
+		if err != nil {
+			return nil, 0, err
+		}
+		compiled := classifier{Classifier: &c}
+		if c.JSON != nil {
+			if compiled.path, err = parseJSONPath(c.JSON.JSONPath); err != nil {
+				return nil, 0, err
+			}
+		}
+		out = append(out, compiled)
+		text, err := json.Marshal([]any{c.CSV, c.JSON})
+		if err != nil {
+			return nil, 0, err
+		}
+		_, _ = h.Write(text)
+	}
+	return out, h.Sum64(), nil
+}
