@@ -62,7 +62,7 @@ var customDatatypes = map[string]*State{
 	"STRING": stateString, "TIMESTAMP": stateTimestamp,
 }
 
-var nameRE = regexp.MustCompile(`^[^\x00-\x1f\x7f\ufffd/]{1,255}$`)
+var nameRE = regexp.MustCompile(`^[^\x00-\x1f\x7f\x{fffd}/]{1,255}$`)
 
 // check returns ErrInvalid unless the classifier can be used.
 func (c *Classifier) check() error {

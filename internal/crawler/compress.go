@@ -29,8 +29,11 @@ const (
 	// snappyBlockMax bounds one block of Hadoop's framing.
 	snappyBlockMax = 16 << 20
 	// ratioMax is the expansion from which a file is a bomb: gzip's own limit is
-	// 1,032, and data that people query does not come near it.
-	ratioMax = 1_000
+	// 1,032, and data that people query does not come near it. A sample that expands
+	// more than ratioSuspect times is decompressed further, up to bombProbe bytes, to see.
+	ratioMax     = 1_000
+	ratioSuspect = 100
+	bombProbe    = 256 << 20
 )
 
 var (
@@ -60,9 +63,9 @@ func compressionOf(name string, head []byte) string {
 }
 
 // decompress returns up to limit bytes of what r holds. done reports that this is
-// all; used is how many of r's bytes it took, roughly. The output is bounded by limit,
-// and a small input that gives more than ratioMax times its size is refused.
-func decompress(compression string, r io.Reader, limit int) (out []byte, used int64, done bool, err error) {
+// all; used is how many of r's size bytes it took, roughly. The output is bounded by
+// limit, and an input that gives more than ratioMax times its size is refused.
+func decompress(compression string, r io.Reader, size int64, limit int) (out []byte, used int64, done bool, err error) {
 	counted := &countingReader{r: r}
 	var in io.Reader
 	switch compression {
@@ -93,8 +96,11 @@ func decompress(compression string, r io.Reader, limit int) (out []byte, used in
 	if err != nil {
 		return out, counted.n, false, readError(err)
 	}
-	if compression != plain && int64(len(out)) > 1<<20 && int64(len(out)) > ratioMax*counted.n {
-		return nil, counted.n, false, fmt.Errorf("it grows more than %d times when it is decompressed", ratioMax)
+	if compression != plain && len(out) == limit && int64(limit) > ratioSuspect*size {
+		more, _ := io.Copy(io.Discard, io.LimitReader(in, bombProbe)) // an error is the sample's next reader's
+		if int64(limit)+more > ratioMax*size {
+			return nil, counted.n, false, fmt.Errorf("it grows more than %d times when it is decompressed", ratioMax)
+		}
 	}
 	return out, counted.n, len(out) < limit, nil
 }

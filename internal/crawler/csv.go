@@ -357,15 +357,16 @@ func checkText(data []byte, last bool) error {
 }
 
 // headerCells reports whether a row's cells may be names: short, not empty but for
-// the last, distinct, and none a number or a time.
+// the last, distinct, none a number or a time, and letters in one at least.
 func headerCells(cells []string) bool {
 	seen := map[string]bool{}
+	letters := false
 	for i, cell := range cells {
 		cell = strings.TrimSpace(cell)
 		if cell == "" && i == len(cells)-1 {
 			continue
 		}
-		if cell == "" || len(cell) >= headerCellMax || textState(cell) != stateString || !strings.ContainsFunc(cell, unicode.IsLetter) {
+		if cell == "" || len(cell) >= headerCellMax || textState(cell) != stateString {
 			return false
 		}
 		if key := strings.ToLower(cell); seen[key] {
@@ -373,8 +374,9 @@ func headerCells(cells []string) bool {
 		} else {
 			seen[key] = true
 		}
+		letters = letters || strings.ContainsFunc(cell, unicode.IsLetter)
 	}
-	return true
+	return letters
 }
 
 // isHeader is Glue's rule: the cells may be names, and the column of one of them

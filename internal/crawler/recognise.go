@@ -194,7 +194,7 @@ func (r *recogniser) examine(ctx context.Context, src Source, o Object) (f findi
 	}
 	compression := compressionOf(o.Name, head)
 	for limit := sampleBytes; ; limit = min(limit*4, sampleBytesMax) {
-		data, used, done, err := decompress(compression, io.NewSectionReader(in, 0, o.SizeBytes), limit)
+		data, used, done, err := decompress(compression, io.NewSectionReader(in, 0, o.SizeBytes), o.SizeBytes, limit)
 		switch {
 		case errors.Is(err, errUnfinished) && len(data) > 0:
 			// What is there decides the columns; that it is cut short is told.
