@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -40,11 +39,9 @@ func (c *crawl) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var known map[string]*existing
+	var known func(location string) (f *finding, below bool)
 	if c.def.Recrawl == NewFolders {
-		if known, err = p.knownFolders(ctx); err != nil {
-			return err
-		}
+		known = p.known
 	}
 	rec := &recogniser{classifiers: classifiers, now: c.m.o.Now, settle: c.m.o.Settle, intern: newInterner()}
 	var targets []*target
@@ -83,7 +80,7 @@ func mergeSkips(all []Skip, more []*Skip) []Skip {
 }
 
 // scan scans one target.
-func (c *crawl) scan(ctx context.Context, t Target, rec *recogniser, stamp uint64, known map[string]*existing) (*target, error) {
+func (c *crawl) scan(ctx context.Context, t Target, rec *recogniser, stamp uint64, known func(location string) (*finding, bool)) (*target, error) {
 	source, name, err := c.m.o.Open(ctx, t.Path)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", t.Path, err)
@@ -118,16 +115,11 @@ func (c *crawl) scan(ctx context.Context, t Target, rec *recogniser, stamp uint6
 	s := &scanner{source: source, prefix: out.prefix, exclude: out.exclude, sampleSize: t.SampleSize, recognise: rec,
 		memory: mem, workers: c.m.o.Workers, only: out.file, step: c.m.step, now: c.m.o.Now(), settle: c.m.o.Settle}
 	if known != nil {
-		s.knownFolder = func(f *folder) *finding {
-			if e := known[place(source.URI(f.path(out.prefix)))]; e != nil {
-				return e.finding
+		s.knownFolder = func(f *folder) (*finding, bool) {
+			if f.parent != nil && f.parent.knownBelow {
+				return f.parent.known, true
 			}
-			if f.parent != nil && f.parent.known != nil {
-				if e := known[place(source.URI(f.parent.path(out.prefix)))]; e == nil || len(e.keys) == 0 {
-					return f.parent.known // within a table without partitions
-				}
-			}
-			return nil
+			return known(source.URI(f.path(out.prefix)))
 		}
 	}
 	out.root, err = s.run(ctx)
@@ -154,26 +146,16 @@ func isObject(ctx context.Context, source Source, name string) (found bool, err 
 	return found, err
 }
 
-// knownFolders are the places of this crawler's partitions, and of its tables without
-// partitions.
-func (p *planner) knownFolders(ctx context.Context) (map[string]*existing, error) {
-	out := map[string]*existing{}
-	for _, location := range slices.Sorted(maps.Keys(p.locations)) {
-		e := p.locations[location]
-		if len(e.keys) == 0 {
-			out[location] = e
-			continue
-		}
-		if err := p.catalog.ExternalPartitions(ctx, e.Name, catalog.PartitionsPage{}, func(have catalog.ExternalPartition) bool {
-			if have.Storage != nil && len(out) < foldersMax {
-				out[place(have.Storage.Location)] = e
-			}
-			return true
-		}); err != nil {
-			return nil, err
-		}
+// known returns the finding of this crawler's table that has a folder: as a partition,
+// with all that is below it, or as its place, if it has no partitions.
+func (p *planner) known(location string) (f *finding, below bool) {
+	if e := p.inside[xxh3.HashString(place(location))]; e != nil {
+		return e.finding, true
 	}
-	return out, nil
+	if e := p.locations[place(location)]; e != nil && len(e.keys) == 0 {
+		return e.finding, false
+	}
+	return nil, false
 }
 
 // classifiersOf reads the classifiers and a stamp that changes with them.

@@ -173,6 +173,8 @@ func (p *csvParser) quotedField() (string, csvEnd) {
 	return string(text), endData
 }
 
+var errOnlyHeader = fmt.Errorf("%w: one line of names, a header it seems", errEmpty)
+
 var errNotCSV = errors.New("no delimiter parts its lines evenly into two columns or more; a CSV classifier can say how it is to be read")
 
 // detectCSV finds the dialect by which most lines have equally many fields.
@@ -298,7 +300,12 @@ func readCSV(data []byte, last bool, c *CSVClassifier) (form csvForm, columns []
 	case form.Header:
 		names = columnNames(head)
 	case len(head) == width && (c == nil || c.ContainsHeader != HeaderAbsent) && headerCells(head):
+		// It may be a header beside other files, so that its cells are not in the
+		// states, all of which are text or unknown.
 		form.First = head
+		if states = columnStates(cells[1:], width); len(cells) == 1 {
+			return form, nil, 0, errOnlyHeader
+		}
 	}
 	for i, n := range names {
 		s := states[i]

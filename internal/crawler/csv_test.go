@@ -72,7 +72,8 @@ func TestReadCSVRefuses(t *testing.T) {
 		want       error
 	}{
 		{"nothing", " \n\n", errEmpty},
-		{"only a header", "a,b\n", nil}, // one row: it may be data, and is
+		{"only a header", "a,b\n", errEmpty},
+		{"one row", "a,1\n", nil},
 		{"prose", "Dear reader,\nthis is no table at all.\nBut: it has, commas, here\nand there.\nRegards\n", errNotCSV},
 		{"one column", "a\nb\nc\n", errNotCSV},
 		{"binary", "a,b\n\x00\x01,2\n", errUnknownFormat},

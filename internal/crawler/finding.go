@@ -72,11 +72,12 @@ func (in *interner) join(a, b *finding) *finding {
 }
 
 func joinFindings(a, b *finding) *finding {
+	first := a
 	out := *a
 	if a.Format == formatCSV {
-		b = b.besideHeader(a)
-		if a.headless() && b.CSV.Header {
-			a = a.besideHeader(b)
+		a, b = a.besideHeader(b), b.besideHeader(a)
+		if a.headless() && b.headless() && !slices.Equal(a.CSV.First, b.CSV.First) {
+			a, b = a.firstIsData(), b.firstIsData()
 		}
 		form := *a.CSV
 		if form.Quote == "" {
@@ -101,9 +102,9 @@ func joinFindings(a, b *finding) *finding {
 	}
 	out.Multiline = a.Multiline || b.Multiline
 	out.Notes = joinNotes(a.Notes, b.Notes)
-	if out.CSV == a.CSV && slices.Equal(out.Columns, a.Columns) && out.Compression == a.Compression &&
-		out.Multiline == a.Multiline && len(out.Notes) == len(a.Notes) {
-		return a
+	if out.CSV == first.CSV && slices.Equal(out.Columns, first.Columns) && out.Compression == first.Compression &&
+		out.Multiline == first.Multiline && len(out.Notes) == len(first.Notes) {
+		return first
 	}
 	return &out
 }
@@ -148,6 +149,19 @@ func joinPositions(a, b []Field) []Field {
 // headless reports that the file's first row may be a header after all.
 func (f *finding) headless() bool { return f.CSV != nil && !f.CSV.Header && len(f.CSV.First) > 0 }
 
+// firstIsData is the finding of a CSV file whose first row is known to be data: its
+// cells are text.
+func (f *finding) firstIsData() *finding {
+	out := *f
+	form := *f.CSV
+	form.First = nil
+	out.CSV, out.Columns = &form, slices.Clone(f.Columns)
+	for i := range out.Columns {
+		out.Columns[i].State = join(out.Columns[i].State, stateString)
+	}
+	return &out
+}
+
 // besideHeader is the finding of a CSV file as it is beside files that have a header:
 // where its own first row has the same names, that is one.
 func (f *finding) besideHeader(o *finding) *finding {
@@ -182,9 +196,38 @@ func (f *finding) class() string {
 	return f.Format
 }
 
-// fits reports whether files of both findings can be one table's. Unless loose, they
-// also are similar. why says what is in the way.
-func (a *finding) fits(b *finding, loose bool) (why string) {
+// describe names the form for people.
+func (f *finding) describe() string {
+	switch {
+	case f.Format == formatCSV && f.CSV.Header:
+		return fmt.Sprintf("CSV parted by %q with a header", f.CSV.Delimiter)
+	case f.Format == formatCSV:
+		return fmt.Sprintf("CSV parted by %q without a header", f.CSV.Delimiter)
+	case f.Format == formatJSON && f.Path == arrayPath:
+		return "JSON arrays"
+	case f.Format == formatJSON && f.Path != "":
+		return "JSON at " + f.Path
+	case f.Format == formatJSON:
+		return "JSON"
+	case f.Format == formatParquet:
+		return "Parquet"
+	}
+	return f.Format
+}
+
+// alike is how much files must have in common to be one table's, beside format and,
+// for CSV, the columns' places.
+type alike int
+
+const (
+	byTypes alike = iota // similar, names and types
+	byNames              // similar in names: a table's types may have widened to text
+	byForm               // nothing more: the folders' names say that they belong together
+)
+
+// fits reports whether files of both findings can be one table's. why says what is in
+// the way.
+func (a *finding) fits(b *finding, as alike) (why string) {
 	if a == b {
 		return ""
 	}
@@ -192,7 +235,7 @@ func (a *finding) fits(b *finding, loose bool) (why string) {
 		a, b = a.besideHeader(b), b.besideHeader(a)
 	}
 	if ca, cb := a.class(), b.class(); ca != cb {
-		return fmt.Sprintf("it is %s, the table is %s", cb, ca)
+		return fmt.Sprintf("%s beside %s", b.describe(), a.describe())
 	}
 	if a.CSV != nil && a.CSV.Header {
 		at := map[string]int{}
@@ -205,10 +248,10 @@ func (a *finding) fits(b *finding, loose bool) (why string) {
 			}
 		}
 	}
-	if loose {
+	if as == byForm {
 		return ""
 	}
-	if n := similarity(a, b); n <= similarMin {
+	if n := similarity(a, b, as == byTypes); n <= similarMin {
 		return fmt.Sprintf("%d %% of its columns are the table's; more than %d %% make one table", n, similarMin)
 	}
 	return ""
@@ -229,15 +272,15 @@ func ordinal(i int) string {
 
 // similarity is the share of columns in common, in percent of the mean number of
 // columns: those of one name (of CSV, one place and name) count in full if their types go
-// together, and half otherwise.
-func similarity(a, b *finding) int {
+// together, or types do not matter, and half otherwise.
+func similarity(a, b *finding, types bool) int {
 	common := 0
 	if a.CSV != nil {
 		for i := range min(len(a.Columns), len(b.Columns)) {
 			fa, fb := a.Columns[i], b.Columns[i]
 			if fa.Name == fb.Name {
 				common++
-				if agree(fa.State, fb.State) {
+				if !types || agree(fa.State, fb.State) {
 					common++
 				}
 			}
@@ -250,7 +293,7 @@ func similarity(a, b *finding) int {
 		for _, f := range b.Columns {
 			if s, ok := at[f.Name]; ok {
 				common++
-				if agree(s, f.State) {
+				if !types || agree(s, f.State) {
 					common++
 				}
 			}

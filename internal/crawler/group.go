@@ -68,7 +68,11 @@ func (g *grouper) owner(f *folder) *existing {
 
 // group returns the tables of a folder and what is below it.
 func (g *grouper) group(f *folder) []*group {
+	e := g.existing(f.path(g.prefix))
 	own, out := g.own(f)
+	if own != nil && !g.replaces(own, f, e) {
+		own = nil
+	}
 	var candidates []*group
 	for _, c := range f.children {
 		for _, sub := range g.group(c) {
@@ -79,7 +83,6 @@ func (g *grouper) group(f *folder) []*group {
 			}
 		}
 	}
-	e := g.existing(f.path(g.prefix))
 	depth := g.base + f.depth
 	if len(candidates) == 0 || g.level > depth {
 		if own != nil {
@@ -93,21 +96,32 @@ func (g *grouper) group(f *folder) []*group {
 	if own != nil && !byKey && (e == nil || len(e.keys) == 0) {
 		return append(out, g.flat(own, candidates, e, forced)...)
 	}
-	if own != nil && own.known() && len(own.leaves) == 1 {
-		own = nil // its own files were not read
-	}
 	table, rest := g.partitioned(f, candidates, e, forced)
 	switch {
 	case table == nil && own != nil:
 		own.pinned = e != nil
 		rest = append(rest, own)
-	case own != nil:
-		table.notes = append(table.notes, fmt.Sprintf("%d files lie beside the partitions of %s and are in none of them: move them into one", f.objects, g.rel(f)))
+	case own != nil && !own.known():
+		table.notes = append(table.notes, fmt.Sprintf("%d files, %s for one, lie beside the partitions of %s and are in none of them: move them into one", own.stats().objects, own.leaves[0].cluster.first, g.rel(f)))
 	}
 	if table != nil {
 		rest = append(rest, table)
 	}
 	return append(out, rest...)
+}
+
+// replaces reports whether files of another form than the table at a folder are so
+// many that they are the table from now on: more than 70 in 100 of all that lie there.
+func (g *grouper) replaces(gr *group, f *folder, e *existing) bool {
+	if e == nil || e.finding.fits(gr.finding, byForm) == "" {
+		return true
+	}
+	n := gr.stats().objects
+	if n*100 > similarMin*f.total {
+		return true
+	}
+	g.note("%s: %d of %d files are %s: they are not the table %s, and are in no table", g.rel(f), n, f.total, gr.finding.describe(), e.Name.Table)
+	return false
 }
 
 func (gr *group) known() bool { return len(gr.leaves) > 0 && gr.leaves[0].cluster == nil }
@@ -134,7 +148,9 @@ func (g *grouper) own(f *folder) (table *group, files []*group) {
 			for _, name := range c.names {
 				one := *c
 				one.files, one.bytes, one.rows, one.first, one.names = 1, c.bytes/c.files, c.rows/c.files, name, []string{name}
-				files = append(files, &group{root: f, file: name, finding: c.finding, leaves: []leaf{{f, &one}}})
+				gr := &group{root: f, file: name, finding: c.finding, leaves: []leaf{{f, &one}}}
+				gr.addOrigins(g, nil, &one, f)
+				files = append(files, gr)
 			}
 		}
 		return nil, files
@@ -146,7 +162,11 @@ func (g *grouper) own(f *folder) (table *group, files []*group) {
 		if c == lead {
 			continue
 		}
-		why := all.fits(c.finding, c.Format != formatCSV)
+		as := byForm
+		if c.Format == formatCSV {
+			as = byTypes
+		}
+		why := all.fits(c.finding, as)
 		if why == "" { // read by names: the columns that some files lack are null
 			joined := g.intern.join(all.finding, c.finding)
 			all.noteOrigins(joined, c.first)
@@ -180,7 +200,7 @@ func (g *grouper) lead(f *folder) (lead *cluster, files int64) {
 	}
 	if e := g.owner(f); e != nil {
 		for _, c := range f.clusters {
-			if e.finding.fits(c.finding, false) == "" {
+			if e.finding.fits(c.finding, byNames) == "" {
 				return c, files
 			}
 		}
@@ -197,7 +217,7 @@ func (g *grouper) flat(own *group, candidates []*group, e *existing, forced bool
 	own.pinned = e != nil
 	out := []*group{own}
 	for _, c := range candidates {
-		if c.pinned && !forced || own.finding.fits(c.finding, forced || g.combine) != "" {
+		if c.pinned && !forced || own.finding.fits(c.finding, g.as(forced, e, false)) != "" {
 			out = append(out, c)
 			continue
 		}
@@ -254,6 +274,29 @@ type siblings struct {
 	members []*group
 }
 
+// counted reports whether the folders' names are numbers or dates, as those of years,
+// months, days and hours are: a single one of them is a partition already.
+func (s *siblings) counted() bool {
+	for _, m := range s.members {
+		name := m.root.name
+		if strings.Trim(name, "0123456789-") != "" || strings.Trim(name, "-") == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// as is how much files must have in common.
+func (g *grouper) as(forced bool, e *existing, named bool) alike {
+	switch {
+	case forced || g.combine || named:
+		return byForm
+	case e != nil:
+		return byNames
+	}
+	return byTypes
+}
+
 // partitioned makes one table of the candidates that fit, and returns the others.
 func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, forced bool) (table *group, rest []*group) {
 	var sets []*siblings
@@ -265,7 +308,7 @@ func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, force
 		key := plainName(c.root.level.key)
 		i := slices.IndexFunc(sets, func(s *siblings) bool {
 			first := s.members[0]
-			return s.key == key && slices.Equal(first.keys, c.keys) && first.finding.fits(c.finding, forced || g.combine || key != "") == ""
+			return s.key == key && slices.Equal(first.keys, c.keys) && first.finding.fits(c.finding, g.as(forced, nil, key != "")) == ""
 		})
 		if i < 0 {
 			sets = append(sets, &siblings{key: key})
@@ -275,7 +318,7 @@ func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, force
 	}
 	var lead *siblings
 	for _, s := range sets {
-		if e != nil && len(e.keys) == 1+len(s.members[0].keys) && e.finding.fits(s.members[0].finding, true) == "" {
+		if e != nil && len(e.keys) == 1+len(s.members[0].keys) && e.finding.fits(s.members[0].finding, byForm) == "" {
 			lead = s
 			break
 		}
@@ -286,7 +329,7 @@ func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, force
 				lead = s
 			}
 		}
-		if lead != nil && !forced && lead.key == "" && (len(lead.members) < 2 || len(lead.members)*100 <= similarMin*len(candidates)) {
+		if lead != nil && !forced && lead.key == "" && (len(lead.members) < 2 && !lead.counted() || len(lead.members)*100 <= similarMin*len(candidates)) {
 			lead = nil
 		}
 	}
@@ -296,6 +339,7 @@ func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, force
 		}
 	}
 	if lead == nil {
+		g.noteAlike(f, rest)
 		return nil, rest
 	}
 	first := lead.members[0]
@@ -303,13 +347,30 @@ func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, force
 		origins: maps.Clone(first.origins), leaves: slices.Clone(first.leaves), notes: slices.Clone(first.notes), odd: slices.Clone(first.odd)}
 	for _, m := range lead.members[1:] {
 		// Members were compared with the first one; the joined columns may be others.
-		if why := table.finding.fits(m.finding, true); why != "" {
+		if why := table.finding.fits(m.finding, byForm); why != "" {
 			rest = append(rest, m)
 			continue
 		}
 		table.absorb(g, m)
 	}
+	if !g.replaces(table, f, e) {
+		return nil, rest
+	}
 	return table, rest
+}
+
+// noteAlike says that tables lie side by side that would have been one, had they come
+// together.
+func (g *grouper) noteAlike(f *folder, tables []*group) {
+	n := 0
+	for _, t := range tables[1:] {
+		if t.pinned && tables[0].pinned && tables[0].finding.fits(t.finding, byTypes) == "" {
+			n++
+		}
+	}
+	if n > 0 {
+		g.note("%s: %d tables there are alike; they came one by one and keep their places. TableLevelConfiguration %d makes one of them", g.rel(f), n+1, g.base+f.depth)
+	}
 }
 
 // values are a leaf's partition values below the group's root.

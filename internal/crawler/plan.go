@@ -12,12 +12,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/hive"
 )
 
 // partitionChangesMax bounds what one crawl changes: the catalog's bound.
 const partitionChangesMax = 100_000
+
+// partitionsKnownMax bounds the partitions whose places a crawl keeps in memory, 16
+// bytes each.
+const partitionsKnownMax = 1_000_000
 
 // tablesListed bounds the tables of a report.
 const tablesListed = 2_000
@@ -31,6 +37,7 @@ type planner struct {
 
 	target    *target
 	locations map[string]*existing // this crawler's tables
+	inside    map[uint64]*existing // by the hash of a partition's place: this crawler's table
 	taken     map[string]bool      // names in the database
 	placed    map[string]bool      // locations that a table of this crawl has
 	report    *Report
@@ -53,7 +60,7 @@ type target struct {
 
 func newPlanner(ctx context.Context, d Definition, c config, cat *catalog.Catalog, r *Report, now time.Time) (*planner, error) {
 	p := &planner{crawler: d, config: c, catalog: cat, now: now, report: r,
-		locations: map[string]*existing{}, taken: map[string]bool{}, placed: map[string]bool{}}
+		locations: map[string]*existing{}, inside: map[uint64]*existing{}, taken: map[string]bool{}, placed: map[string]bool{}}
 	externals, err := cat.Externals(ctx, d.Database)
 	if err != nil {
 		return nil, err
@@ -64,6 +71,9 @@ func newPlanner(ctx context.Context, d Definition, c config, cat *catalog.Catalo
 			p.locations[place(s.Location)] = openExisting(e)
 		}
 	}
+	if err := p.readPartitions(ctx); err != nil {
+		return nil, err
+	}
 	names, err := cat.List(ctx, d.Database)
 	if err != nil {
 		return nil, err
@@ -72,6 +82,39 @@ func newPlanner(ctx context.Context, d Definition, c config, cat *catalog.Catalo
 		p.taken[strings.ToLower(n.Table)] = true
 	}
 	return p, nil
+}
+
+// readPartitions learns where the partitions of this crawler's tables are.
+func (p *planner) readPartitions(ctx context.Context) error {
+	for _, location := range slices.Sorted(maps.Keys(p.locations)) {
+		e := p.locations[location]
+		if len(e.keys) == 0 {
+			continue
+		}
+		if err := p.catalog.ExternalPartitions(ctx, e.Name, catalog.PartitionsPage{}, func(have catalog.ExternalPartition) bool {
+			if have.Storage != nil {
+				p.inside[xxh3.HashString(place(have.Storage.Location))] = e
+			}
+			return len(p.inside) < partitionsKnownMax
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partitionOf names the table of which a group's folder is a partition, unless the
+// group is that table or the configured level parts it.
+func (p *planner) partitionOf(gr *group) string {
+	e := p.inside[xxh3.HashString(place(p.target.source.URI(gr.root.path(p.target.prefix))))]
+	if e == nil {
+		return ""
+	}
+	level := p.config.Grouping.TableLevelConfiguration
+	if at, covered := p.target.find(e.Definition.Storage.Location); level > 0 && covered && at != nil && 1+strings.Count(at.path(p.target.prefix), "/") < level {
+		return ""
+	}
+	return e.Name.Table
 }
 
 // place is a location by which tables are compared.
@@ -116,6 +159,10 @@ func (p *planner) note(format string, args ...any) {
 // table plans one group.
 func (p *planner) table(ctx context.Context, gr *group) error {
 	t := p.target
+	if owner := p.partitionOf(gr); owner != "" {
+		p.note("%s: %d files of another kind lie in a partition of %s, and are in no table: %s", t.rel(gr.root), gr.stats().objects, owner, gr.finding.describe())
+		return nil
+	}
 	path := gr.root.path(t.prefix) + gr.file
 	location := t.source.URI(path)
 	if p.placed[place(location)] {
@@ -138,13 +185,8 @@ func (p *planner) table(ctx context.Context, gr *group) error {
 	if gr.finding.Compression == mixed {
 		r.Notes = append(r.Notes, "files of several compressions")
 	}
-	var sum stats
-	known := false
-	for _, l := range gr.leaves {
-		s := l.stats()
-		sum.objects, sum.bytes, sum.rows = sum.objects+s.objects, sum.bytes+s.bytes, sum.rows+s.rows
-		known = known || l.cluster == nil
-	}
+	sum := gr.stats()
+	known := slices.ContainsFunc(gr.leaves, func(l leaf) bool { return l.cluster == nil })
 	r.Objects, r.Bytes, r.Rows = sum.objects, sum.bytes, sum.rows
 	change := catalog.ExternalChange{}
 	if old == nil {
@@ -152,7 +194,7 @@ func (p *planner) table(ctx context.Context, gr *group) error {
 		name := p.newName(gr, location)
 		change = catalog.ExternalChange{Table: catalog.Name{Namespace: p.crawler.Database, Table: name}, Define: &def}
 		r.Name, r.Action = name, ActionCreate
-		r.Reason = fmt.Sprintf("%d files of %s", sum.objects, gr.finding.class())
+		r.Reason = fmt.Sprintf("%d files, %s", sum.objects, gr.finding.describe())
 		r.Columns = nil
 		for _, c := range def.Storage.Columns {
 			r.Columns = append(r.Columns, ColumnChange{Name: c.Name, To: c.Type, File: gr.origins[c.Name]})
@@ -362,6 +404,8 @@ func (p *planner) partition(gr *group, l leaf, def *hive.Table) hive.Partition {
 	}
 	return hive.Partition{Values: gr.values(l), Storage: &s, Parameters: params}
 }
+
+func (t *target) rel(f *folder) string { return strings.TrimPrefix(f.path(t.prefix), t.prefix) }
 
 // find returns the folder at a location and whether the target covers it.
 func (t *target) find(location string) (f *folder, covered bool) {

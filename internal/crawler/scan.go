@@ -3,9 +3,12 @@ package crawler
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // The bounds of a scan.
@@ -32,13 +35,15 @@ type folder struct {
 
 	clusters []*cluster
 	known    *finding // of a folder whose files are not read, because a table has it
-	objects  int64    // files, whatever they are, but hidden, excluded and refused ones
-	bytes    int64
-	total    int64 // objects here and below
-	bad      int64 // of objects: cannot be read
-	pending  int64
-	overflow int64 // files beyond clustersMax layouts
-	sampled  int
+	// knownBelow says that it has what is below as well.
+	knownBelow bool
+	objects    int64 // files, whatever they are, but hidden, excluded and refused ones
+	bytes      int64
+	total      int64 // objects here and below
+	bad        int64 // of objects: cannot be read
+	pending    int64
+	overflow   int64 // files beyond clustersMax layouts
+	sampled    int
 }
 
 // cluster is the files of one layout in one folder.
@@ -92,8 +97,16 @@ func (s *skips) add(reason, name string) {
 	}
 	e.Count++
 	if len(e.Examples) < examplesMax {
-		e.Examples = append(e.Examples, strings.ToValidUTF8(name, "\ufffd"))
+		e.Examples = append(e.Examples, printable(name))
 	}
+}
+
+// printable is a name as it can stand in a line of text.
+func printable(name string) string {
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return strconv.Quote(name)
+	}
+	return name
 }
 
 // scanner lists a target and learns what its files are.
@@ -110,7 +123,7 @@ type scanner struct {
 	settle     time.Duration
 	// knownFolder, if set, returns the finding of a folder's table: its files are
 	// counted and not read.
-	knownFolder func(f *folder) *finding
+	knownFolder func(f *folder) (known *finding, below bool)
 	step        func(name string) error // a test's; never nil
 
 	// Of the listing goroutine:
@@ -148,7 +161,7 @@ func (s *scanner) run(ctx context.Context) (*folder, error) {
 	s.root = &folder{}
 	s.at = s.root
 	if s.knownFolder != nil {
-		s.root.known = s.knownFolder(s.root)
+		s.root.known, s.root.knownBelow = s.knownFolder(s.root)
 	}
 	slots := make(chan *slot, slotsMax)
 	jobs := make(chan *slot, slotsMax)
@@ -312,7 +325,7 @@ func (s *scanner) folder(segments []string) (f *folder, refuse string, err error
 		child := &folder{parent: f, name: seg, level: l, depth: f.depth + 1}
 		f.children = append(f.children, child)
 		if s.knownFolder != nil {
-			child.known = s.knownFolder(child)
+			child.known, child.knownBelow = s.knownFolder(child)
 		}
 		f = child
 	}
@@ -379,7 +392,7 @@ func (f *folder) add(in *interner, sl *slot) {
 	l := sl.learnt
 	var c *cluster
 	for _, have := range f.clusters {
-		if have.fits(l.finding, false) == "" {
+		if have.fits(l.finding, byTypes) == "" {
 			c = have
 			break
 		}

@@ -91,6 +91,14 @@ func (l leaf) stats() stats {
 	return s
 }
 
+func (gr *group) stats() (sum stats) {
+	for _, l := range gr.leaves {
+		s := l.stats()
+		sum.objects, sum.bytes, sum.rows = sum.objects+s.objects, sum.bytes+s.bytes, sum.rows+s.rows
+	}
+	return sum
+}
+
 func (s stats) parameters(p map[string]string) {
 	p[paramObjects] = strconv.FormatInt(s.objects, 10)
 	p[paramSize] = strconv.FormatInt(s.bytes, 10)
@@ -216,7 +224,7 @@ func mergeColumns(old []hive.Column, gr *group, addOnly bool) (columns []hive.Co
 		columns = append(columns, hive.Column{Name: f.Name, Type: f.State.typeText()})
 	}
 	if gone := len(old) - seen; gone > 0 {
-		notes = append(notes, fmt.Sprintf("%d columns are in no file that was read; they stay, and are null", gone))
+		notes = append(notes, fmt.Sprintf("columns that no file has that was read: %d; they stay, and are null", gone))
 	}
 	return columns, changes, notes
 }
