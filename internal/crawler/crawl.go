@@ -19,8 +19,6 @@ type crawl struct {
 	m      *Manager
 	def    Definition
 	config config
-	// remember says whether the memory is read and written.
-	remember bool
 
 	report  *Report
 	changes []catalog.ExternalChange
@@ -81,34 +79,16 @@ func mergeSkips(all []Skip, more []*Skip) []Skip {
 
 // scan scans one target.
 func (c *crawl) scan(ctx context.Context, t Target, rec *recogniser, stamp uint64, known func(location string) (*finding, bool)) (*target, error) {
-	source, name, err := c.m.o.Open(ctx, t.Path)
+	out, err := c.m.resolve(ctx, t)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", t.Path, err)
+		return nil, err
 	}
-	out := &target{Target: t, source: source}
+	source := out.source
 	if out.exclude, err = compileExclusions(t.Exclusions); err != nil {
 		return nil, err
 	}
-	name = strings.Trim(name, "/")
-	if name != "" {
-		out.prefix = name + "/"
-		if !strings.HasSuffix(t.Path, "/") {
-			isFile, err := isObject(ctx, source, name)
-			if err != nil {
-				return nil, fmt.Errorf("look up %s: %w", t.Path, err)
-			}
-			if isFile {
-				out.file = path.Base(name)
-				out.prefix = strings.TrimSuffix(name, out.file)
-			}
-		}
-	}
 	out.uri = source.URI(out.prefix)
-	dir := c.m.o.Dir
-	if !c.remember {
-		dir = ""
-	}
-	mem, err := openMemory(c.m.o.FS, dir, memoryName(c.def.Name, t.Path), stamp, rec.intern, c.m.o.Logger)
+	mem, err := openMemory(c.m.o.FS, c.m.o.Dir, memoryName(c.def.Name, t.Path), stamp, rec.intern, c.m.o.Logger, c.report.DryRun)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +110,32 @@ func (c *crawl) scan(ctx context.Context, t Target, rec *recogniser, stamp uint6
 	out.skips = &s.skips
 	c.report.Totals.add(s)
 	c.pending = c.pending || s.young
+	return out, nil
+}
+
+// resolve finds the source and the prefix of a target, or the file that it is.
+func (m *Manager) resolve(ctx context.Context, t Target) (*target, error) {
+	source, name, err := m.o.Open(ctx, t.Path)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", t.Path, err)
+	}
+	out := &target{Target: t, source: source}
+	name = strings.Trim(name, "/")
+	if name == "" {
+		return out, nil
+	}
+	out.prefix = name + "/"
+	if strings.HasSuffix(t.Path, "/") {
+		return out, nil
+	}
+	isFile, err := isObject(ctx, source, name)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", t.Path, err)
+	}
+	if isFile {
+		out.file = path.Base(name)
+		out.prefix = strings.TrimSuffix(name, out.file)
+	}
 	return out, nil
 }
 

@@ -164,7 +164,7 @@ func (d *Dir) poll(ctx context.Context, dir string, seen, next map[string]*watch
 	}
 	info, err := d.root.Lstat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
+		return seen[dir] != nil, nil
 	}
 	if err != nil {
 		return false, err

@@ -3,7 +3,6 @@ package crawler
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -63,11 +62,14 @@ func (m *Manager) startDue() time.Duration {
 
 // watch is what the manager knows of a crawler in event mode.
 type watch struct {
+	// Of the loop alone:
 	polls   []func(context.Context) (bool, error)
-	failing bool
-	dirty   bool      // something changed since the last crawl began
-	again   time.Time // when files that were young are looked at again; zero: never
-	began   time.Time
+	open    bool // polls are there
+	failing bool // and it is logged
+
+	// Under Manager.mu:
+	dirty bool      // something changed since the last crawl began
+	again time.Time // when files that were young are looked at again; zero: never
 }
 
 // watchLoop crawls what changed in the folders of crawlers in event mode. A crawl
@@ -108,24 +110,22 @@ func (m *Manager) poll(d Definition) {
 		return
 	}
 	if e.watch == nil {
-		e.watch = &watch{}
-		m.mu.Unlock()
-		polls, err := m.openWatch(d)
-		m.mu.Lock()
-		if err != nil {
-			m.o.Logger.Warn("a crawler in event mode cannot watch its folders", "crawler", d.Name, "err", err)
-			e.watch = nil
-			m.mu.Unlock()
-			return
-		}
-		if e.watch == nil {
-			e.watch = &watch{}
-		}
-		e.watch.polls = polls
+		e.watch = &watch{dirty: true} // files may have come while nobody looked
 	}
 	w := e.watch
 	m.mu.Unlock()
 
+	if !w.open {
+		polls, err := m.openWatch(d)
+		if err != nil {
+			if !w.failing && m.ctx.Err() == nil {
+				m.o.Logger.Warn("a crawler in event mode cannot watch its folders", "crawler", d.Name, "err", err)
+			}
+			w.failing = true
+			return
+		}
+		w.polls, w.open = polls, true
+	}
 	changed := false
 	var failed error
 	for _, p := range w.polls {
@@ -200,15 +200,12 @@ const pendingReason = "it may still be being written: "
 
 func (m *Manager) openWatch(d Definition) (polls []func(context.Context) (bool, error), err error) {
 	for _, t := range d.Targets {
-		source, name, err := m.o.Open(m.ctx, t.Path)
+		r, err := m.resolve(m.ctx, t)
 		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", t.Path, err)
+			return nil, err
 		}
-		if name = strings.Trim(name, "/"); name != "" {
-			name += "/"
-		}
-		if w, ok := source.(Watcher); ok {
-			polls = append(polls, w.Watch(name))
+		if w, ok := r.source.(Watcher); ok {
+			polls = append(polls, w.Watch(r.prefix))
 		}
 	}
 	return polls, nil
@@ -226,10 +223,9 @@ func (m *Manager) Notify(location string) {
 		}
 		for _, t := range e.Definition.Targets {
 			if strings.HasPrefix(place(location)+"/", place(t.Path)+"/") {
-				if e.watch == nil {
-					continue // not watched yet: the first look crawls
+				if e.watch != nil { // otherwise the first look crawls
+					e.watch.dirty = true
 				}
-				e.watch.dirty = true
 			}
 		}
 	}

@@ -63,14 +63,16 @@ type memory struct {
 	next    uint64          // sequence of the file to be written
 	out     *memoryWriter
 	broken  bool // nothing more is written
-	kept    int
-	reused  int
+
+	onlyRead bool
+	kept     int
+	reused   int
 }
 
 // openMemory opens what earlier crawls of the target left. A directory of "" keeps
-// nothing.
-func openMemory(fs fsys.FS, dir, name string, stamp uint64, in *interner, logger *slog.Logger) (*memory, error) {
-	m := &memory{fs: fs, dir: dir, name: name, stamp: stamp, logger: logger}
+// nothing; only reading changes nothing.
+func openMemory(fs fsys.FS, dir, name string, stamp uint64, in *interner, logger *slog.Logger, onlyRead bool) (*memory, error) {
+	m := &memory{fs: fs, dir: dir, name: name, stamp: stamp, logger: logger, broken: onlyRead, onlyRead: onlyRead}
 	if dir == "" {
 		m.broken = true
 		return m, nil
@@ -85,7 +87,9 @@ func openMemory(fs fsys.FS, dir, name string, stamp uint64, in *interner, logger
 	for i, n := range sequences {
 		m.next = max(m.next, n+1)
 		if i >= memoryFilesMax {
-			_ = fs.Remove(m.path(n)) // a cache
+			if !onlyRead {
+				_ = fs.Remove(m.path(n)) // a cache
+			}
 			continue
 		}
 		if s := openStream(fs, m.path(n), stamp, in); s != nil {
@@ -183,7 +187,7 @@ func (m *memory) close(done bool) {
 		_ = s.f.Close() // only read
 	}
 	if m.out == nil {
-		if done && m.dir != "" && m.kept == 0 {
+		if done && m.dir != "" && m.kept == 0 && !m.onlyRead {
 			m.removeBelow(m.next)
 		}
 		return

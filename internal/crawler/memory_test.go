@@ -28,7 +28,7 @@ func TestMemory(t *testing.T) {
 	logger := slog.New(slog.DiscardHandler)
 	open := func() (*memory, *interner) {
 		in := newInterner()
-		m, err := openMemory(fs, "/m", "x", 7, in, logger)
+		m, err := openMemory(fs, "/m", "x", 7, in, logger, false)
 		must(t, err)
 		return m, in
 	}
@@ -100,7 +100,7 @@ func TestMemory(t *testing.T) {
 	}
 
 	// Another stamp, and a tag that differs, are not it.
-	other, err := openMemory(fs, "/m", "x", 8, newInterner(), logger)
+	other, err := openMemory(fs, "/m", "x", 8, newInterner(), logger, false)
 	must(t, err)
 	if _, ok := other.lookup(object(5)); ok {
 		t.Error("a memory of another stamp is used")
@@ -126,7 +126,7 @@ func TestMemoryTorn(t *testing.T) {
 	fs := fsys.NewMem()
 	logger := slog.New(slog.DiscardHandler)
 	in := newInterner()
-	m, err := openMemory(fs, "/m", "x", 7, in, logger)
+	m, err := openMemory(fs, "/m", "x", 7, in, logger, false)
 	must(t, err)
 	for i := range n {
 		m.keep(object(i), learnt{finding: in.intern(finding0(i)), rows: int64(i)}, false)
@@ -143,7 +143,7 @@ func TestMemoryTorn(t *testing.T) {
 		must(t, f.Close())
 	}
 	check := func(what string) {
-		m, err := openMemory(fs, "/m", "x", 7, newInterner(), logger)
+		m, err := openMemory(fs, "/m", "x", 7, newInterner(), logger, false)
 		must(t, err)
 		for i := range n {
 			if l, ok := m.lookup(object(i)); ok && (l.rows != int64(i) || columnsText(l.Columns) != columnsText(finding0(i).Columns)) {

@@ -101,7 +101,7 @@ func (r *recogniser) recognise(ctx context.Context, src Source, o Object) (learn
 	}
 	// Whatever a young file looks like, it may yet become something else. One that
 	// grew while it was read is young, whatever its time says.
-	if r.now().Sub(o.ModifiedAt) < r.settle || errors.Is(err, errGrown) {
+	if young(o, r.now(), r.settle) || errors.Is(err, errGrown) {
 		f.Outcome = outcomePending
 	}
 	again = again || f.Outcome == outcomePending
@@ -123,6 +123,13 @@ func (s storeReader) ReadAt(p []byte, at int64) (int, error) {
 		err = &storeError{err}
 	}
 	return n, err
+}
+
+// young reports whether a file changed so lately that it may still be written. A time
+// in the future is a clock's fault, and says nothing.
+func young(o Object, now time.Time, settle time.Duration) bool {
+	age := now.Sub(o.ModifiedAt)
+	return age < settle && age > -settle
 }
 
 var errGrown = errors.New("it changed while it was read")

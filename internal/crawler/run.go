@@ -168,6 +168,10 @@ func (m *Manager) perform(ctx context.Context, r *run, def Definition) {
 			r.State = CrawlCancelled
 		}
 		r.EndedAt = m.o.Now().UTC()
+		if m.told(r) {
+			m.end(r, false)
+			return
+		}
 		ended, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 		if err := m.writeCrawl(ended, &r.Crawl); err != nil {
 			m.o.Logger.Error("a crawl's end is not in its history; the next start of the program tells it", "crawler", r.Crawler, "crawl", r.ID, "err", err)
@@ -178,6 +182,25 @@ func (m *Manager) perform(ctx context.Context, r *run, def Definition) {
 		m.o.Logger.Info("crawl ended", "crawler", r.Crawler, "crawl", r.ID, "tables_added", r.Summary.TablesAdded.Count, "tables_updated", r.Summary.TablesUpdated.Count,
 			"tables_deleted", r.Summary.TablesDeleted.Count, "partitions_added", r.Summary.PartitionsAdded, "files_read", r.Summary.Examined, "took", r.EndedAt.Sub(r.StartedAt))
 	}
+	m.end(r, r.err != nil || r.changed())
+}
+
+// told reports whether a crawl by an event failed as the last one did: a folder that
+// is not there, say, is told once and not every second.
+func (m *Manager) told(r *run) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.crawlers[r.Crawler]
+	if !r.byEvent || e == nil || len(e.crawls) == 0 {
+		return false
+	}
+	last := e.crawls[len(e.crawls)-1]
+	return last.State == r.State && last.Error == r.Error
+}
+
+// end makes the crawler READY; the crawl is in its history if it was from the start,
+// or if it is worth an entry.
+func (m *Manager) end(r *run, worth bool) {
 	m.metrics.crawled(&r.Crawl, r.report)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -187,7 +210,7 @@ func (m *Manager) perform(ctx context.Context, r *run, def Definition) {
 		switch {
 		case n > 0 && e.crawls[n-1].ID == r.ID:
 			e.crawls[n-1] = r.Crawl
-		case r.err != nil || r.changed():
+		case worth:
 			e.crawls = append(e.crawls, r.Crawl)
 			e.crawls = e.crawls[max(0, len(e.crawls)-historyMax):]
 		}
@@ -208,7 +231,7 @@ func (m *Manager) attempt(ctx context.Context, r *run, def Definition) (c *crawl
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		c = &crawl{m: m, def: def, remember: true, report: &Report{Crawler: def.Name, CrawlID: r.ID, Database: def.Database}}
+		c = &crawl{m: m, def: def, report: &Report{Crawler: def.Name, CrawlID: r.ID, Database: def.Database}}
 		if c.config, err = parseConfiguration(def.Configuration); err != nil {
 			return c, err
 		}

@@ -356,7 +356,7 @@ func (s *scanner) collect(sl *slot) error {
 	}
 	s.objects++
 	s.bytes += sl.SizeBytes
-	s.young = s.young || s.now.Sub(sl.ModifiedAt) < s.settle
+	s.young = s.young || young(sl.Object, s.now, s.settle)
 	f := sl.folder
 	f.objects++
 	f.bytes += sl.SizeBytes
