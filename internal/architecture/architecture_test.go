@@ -25,7 +25,7 @@ var layers = map[string]int{
 	"internal/catalog": 2, "internal/ledger": 2,
 	"internal/engine": 3, "internal/external": 3,
 	"internal/delivery": 4, "internal/maintain": 4, "internal/view": 4,
-	"internal/transform": 4,
+	"internal/transform": 4, "internal/crawler": 4,
 	"internal/warehouse": 5,
 	"internal/market":    6, "internal/backup": 6,
 	"internal/awsapi":   6,
@@ -52,7 +52,7 @@ var confined = map[string][]string{
 	"github.com/goccy/go-yaml":                                {"internal/server", "internal/calendar", "packs"},
 	"github.com/cloudwego/base64x":                            {"internal/firehose", "internal/producer"},
 	"github.com/itchyny/gojq":                                 {"internal/jq"},
-	"github.com/klauspost/compress":                           {"internal/columnar", "internal/object", "internal/external"},
+	"github.com/klauspost/compress":                           {"internal/columnar", "internal/object", "internal/external", "internal/crawler"},
 	"github.com/klauspost/cpuid":                              {"internal/auth"},
 	"github.com/prometheus/client_golang/prometheus/promhttp": {"internal/console"},
 }

@@ -1,0 +1,594 @@
+package crawler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/hive"
+)
+
+// partitionChangesMax bounds what one crawl changes: the catalog's bound.
+const partitionChangesMax = 100_000
+
+// partitionsKnownMax bounds the partitions whose places a crawl keeps in memory, 16
+// bytes each.
+const partitionsKnownMax = 1_000_000
+
+// tablesListed bounds the tables of a report.
+const tablesListed = 2_000
+
+// planner compares the tables that a crawl found with those of the catalog.
+type planner struct {
+	crawler Definition
+	config  config
+	catalog *catalog.Catalog
+	now     time.Time
+
+	target    *target
+	locations map[string]*existing // this crawler's tables
+	inside    map[uint64]*existing // by the hash of a partition's place: this crawler's table
+	taken     map[string]bool      // names in the database
+	placed    map[string]bool      // locations that a table of this crawl has
+	report    *Report
+	changes   []catalog.ExternalChange
+	parts     int // partition changes
+	tables    int // that groups make
+}
+
+// target is a resolved Target.
+type target struct {
+	Target
+	source  Source
+	prefix  string // of names; "" or ending in '/'
+	uri     string // of prefix
+	file    string // of a target that is one file: its base name
+	exclude exclusions
+	root    *folder
+	skips   *skips
+}
+
+func newPlanner(ctx context.Context, d Definition, c config, cat *catalog.Catalog, r *Report, now time.Time) (*planner, error) {
+	p := &planner{crawler: d, config: c, catalog: cat, now: now, report: r,
+		locations: map[string]*existing{}, inside: map[uint64]*existing{}, taken: map[string]bool{}, placed: map[string]bool{}}
+	externals, err := cat.Externals(ctx, d.Database)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range externals {
+		p.taken[strings.ToLower(e.Name.Table)] = true
+		if s := e.Definition.Storage; s != nil && e.Definition.Parameters[paramCrawler] == d.Name {
+			p.locations[place(s.Location)] = openExisting(e)
+		}
+	}
+	if err := p.readPartitions(ctx); err != nil {
+		return nil, err
+	}
+	names, err := cat.List(ctx, d.Database)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		p.taken[strings.ToLower(n.Table)] = true
+	}
+	return p, nil
+}
+
+// readPartitions learns where the partitions of this crawler's tables are.
+func (p *planner) readPartitions(ctx context.Context) error {
+	for _, location := range slices.Sorted(maps.Keys(p.locations)) {
+		e := p.locations[location]
+		if len(e.keys) == 0 {
+			continue
+		}
+		if err := p.catalog.ExternalPartitions(ctx, e.Name, catalog.PartitionsPage{}, func(have catalog.ExternalPartition) bool {
+			if have.Storage != nil {
+				p.inside[xxh3.HashString(place(have.Storage.Location))] = e
+			}
+			return len(p.inside) < partitionsKnownMax
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// partitionOf names the table of which a group's folder is a partition, unless the
+// group is that table or the configured level parts it.
+func (p *planner) partitionOf(gr *group) string {
+	e := p.inside[xxh3.HashString(place(p.target.source.URI(gr.root.path(p.target.prefix))))]
+	if e == nil {
+		return ""
+	}
+	level := p.config.Grouping.TableLevelConfiguration
+	if at, covered := p.target.find(e.Definition.Storage.Location); level > 0 && covered && at != nil && 1+strings.Count(at.path(p.target.prefix), "/") < level {
+		return ""
+	}
+	return e.Name.Table
+}
+
+// place is a location by which tables are compared.
+func place(location string) string { return strings.TrimRight(location, "/") }
+
+// at returns this crawler's table at a path of the target's source.
+func (p *planner) at(path string) *existing { return p.locations[place(p.target.source.URI(path))] }
+
+// add plans the tables of one target.
+func (p *planner) add(ctx context.Context, t *target) error {
+	p.target = t
+	g := &grouper{intern: newInterner(), prefix: t.prefix, base: 1 + strings.Count(t.prefix, "/"), level: p.config.Grouping.TableLevelConfiguration,
+		combine: p.config.combine(), existing: p.at}
+	var groups []*group
+	if t.file == "" {
+		groups = g.group(t.root)
+	} else if f := t.root; len(f.clusters) > 0 {
+		gr := &group{root: f, file: t.file, finding: f.clusters[0].finding, leaves: []leaf{{f, f.clusters[0]}}}
+		gr.addOrigins(g, nil, f.clusters[0], f)
+		groups = []*group{gr}
+	}
+	for _, n := range g.notes {
+		p.note("%s", n)
+	}
+	slices.SortStableFunc(groups, func(a, b *group) int {
+		return strings.Compare(a.root.path(t.prefix)+a.file, b.root.path(t.prefix)+b.file)
+	})
+	for _, gr := range groups {
+		if err := p.table(ctx, gr); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *planner) note(format string, args ...any) {
+	if len(p.report.Notes) < reasonsMax {
+		p.report.Notes = append(p.report.Notes, fmt.Sprintf(format, args...))
+	}
+}
+
+// table plans one group.
+func (p *planner) table(ctx context.Context, gr *group) error {
+	t := p.target
+	if owner := p.partitionOf(gr); owner != "" {
+		p.note("%s: %d files of another kind lie in a partition of %s, and are in no table: %s", t.rel(gr.root), gr.stats().objects, owner, gr.finding.describe())
+		return nil
+	}
+	path := gr.root.path(t.prefix) + gr.file
+	location := t.source.URI(path)
+	if p.placed[place(location)] {
+		p.note("%s is in two targets, or a file beside a folder of its name: the first one counts", location)
+		return nil
+	}
+	p.placed[place(location)] = true
+	if p.tables++; p.config.TableThreshold > 0 && p.tables > p.config.TableThreshold {
+		return fmt.Errorf("%w tables: the crawl makes more than the %d of TableThreshold; see TableLevelConfiguration and TableGroupingPolicy", ErrTooMany, p.config.TableThreshold)
+	}
+	old := p.at(path)
+	if old != nil {
+		old.used = true
+	}
+	def, columns, notes := p.define(gr, old, location)
+	r := TableReport{Location: location, Columns: columns, Notes: append(append(notes, gr.notes...), gr.finding.Notes...)}
+	if gr.finding.Multiline {
+		r.Notes = append(r.Notes, "JSON rows that do not have a line each: engines that read by lines cannot read them")
+	}
+	if gr.finding.Compression == mixed {
+		r.Notes = append(r.Notes, "files of several compressions")
+	}
+	sum := gr.stats()
+	known := slices.ContainsFunc(gr.leaves, func(l leaf) bool { return l.cluster == nil })
+	r.Objects, r.Bytes, r.Rows = sum.objects, sum.bytes, sum.rows
+	change := catalog.ExternalChange{}
+	if old == nil {
+		sum.parameters(def.Parameters)
+		name := p.newName(gr, location)
+		change = catalog.ExternalChange{Table: catalog.Name{Namespace: p.crawler.Database, Table: name}, Define: &def}
+		r.Name, r.Action = name, ActionCreate
+		r.Reason = fmt.Sprintf("%d files, %s", sum.objects, gr.finding.describe())
+		r.Columns = nil
+		for _, c := range def.Storage.Columns {
+			r.Columns = append(r.Columns, ColumnChange{Name: c.Name, To: c.Type, File: gr.origins[c.Name]})
+		}
+	} else {
+		r.Name = old.Name.Table
+		change = catalog.ExternalChange{Table: old.Name, IfVersion: old.Version}
+		if known {
+			keepStats(def.Parameters, old.Definition.Parameters) // not all files were read
+		} else {
+			sum.parameters(def.Parameters)
+		}
+		p.redefine(&r, &change, &def, old)
+	}
+	if err := p.partitions(ctx, gr, &def, old, &r, &change); err != nil {
+		return err
+	}
+	p.finish(r, change)
+	return nil
+}
+
+func keepStats(p, old map[string]string) {
+	for _, k := range []string{paramObjects, paramSize, paramRecords, paramRecordSize} {
+		if v, ok := old[k]; ok {
+			p[k] = v
+		}
+	}
+}
+
+// redefine decides whether an existing table gets a new version.
+func (p *planner) redefine(r *TableReport, change *catalog.ExternalChange, def *hive.Table, old *existing) {
+	was := &old.Definition
+	formed := len(r.Columns) > 0 || !sameForm(was, def)
+	switch {
+	case !formed && maps.Equal(was.Parameters, def.Parameters):
+		r.Action = ActionNone
+	case p.crawler.Policy.UpdateBehavior == Log:
+		r.Action, r.Reason = ActionLogged, "UpdateBehavior is LOG: the table stays as it is"
+		*def = cloneTable(*was)
+	case formed:
+		r.Action, r.Reason = ActionUpdate, formReason(was, def, len(r.Columns))
+		change.Define = def
+	default:
+		r.Action, r.Reason = ActionRefresh, "its files changed; its columns did not"
+		if was.Parameters[paramDeprecated] != "" {
+			r.Reason = "its files are back"
+		}
+		// The version that only had other figures is not worth keeping.
+		change.Define, change.Unarchived = def, true
+	}
+}
+
+func formReason(was, def *hive.Table, columns int) string {
+	var why []string
+	if a, b := was.Parameters[hive.ParamClassification], def.Parameters[hive.ParamClassification]; a != b {
+		why = append(why, fmt.Sprintf("its files are %s, no longer %s", b, a))
+	}
+	if columns > 0 {
+		why = append(why, fmt.Sprintf("%d columns are new or wider", columns))
+	}
+	if len(was.PartitionKeys) != len(def.PartitionKeys) {
+		why = append(why, fmt.Sprintf("it has %d partition keys, no longer %d", len(def.PartitionKeys), len(was.PartitionKeys)))
+	}
+	if len(why) == 0 {
+		why = []string{"its files are read otherwise: the dialect, the columns' places or the compression changed"}
+	}
+	return strings.Join(why, "; ")
+}
+
+// sameForm compares what readers depend on.
+func sameForm(a, b *hive.Table) bool {
+	return a.Storage != nil && sameColumns(a.PartitionKeys, b.PartitionKeys) && sameColumns(a.Storage.Columns, b.Storage.Columns) &&
+		sameStorage(a.Storage, b.Storage) && a.Parameters[hive.ParamSkipHeader] == b.Parameters[hive.ParamSkipHeader]
+}
+
+func sameColumns(a, b []hive.Column) bool {
+	return slices.EqualFunc(a, b, func(x, y hive.Column) bool { return x.Name == y.Name && x.Type == y.Type })
+}
+
+// sameStorage compares all but the columns.
+func sameStorage(a, b *hive.Storage) bool {
+	sameSerde := a.Serde == b.Serde || a.Serde != nil && b.Serde != nil && a.Serde.Library == b.Serde.Library && maps.Equal(a.Serde.Parameters, b.Serde.Parameters)
+	return sameSerde && a.Location == b.Location && a.InputFormat == b.InputFormat && a.Compressed == b.Compressed && maps.Equal(a.Parameters, b.Parameters)
+}
+
+// newName names a new table.
+func (p *planner) newName(gr *group, location string) string {
+	base := gr.file
+	if base == "" {
+		base = gr.root.name
+	}
+	if base == "" { // the target itself
+		base = place(location)
+		base = base[strings.LastIndexByte(base, '/')+1:]
+	}
+	name := tableName(p.crawler.TablePrefix, base, location)
+	if p.taken[name] {
+		name = withHash(name, location)
+		for n := 2; p.taken[name]; n++ {
+			name = withHash(name[:min(len(name), tableNameMax-12)], location+"#"+strconv.Itoa(n))
+		}
+	}
+	p.taken[name] = true
+	return name
+}
+
+// finish adds a table's plan.
+func (p *planner) finish(r TableReport, change catalog.ExternalChange) {
+	if change.Define != nil || change.Drop || len(change.Put)+len(change.Remove) > 0 {
+		if r.Action == ActionNone {
+			r.Action, r.Reason = ActionRefresh, "its partitions changed"
+		}
+		p.changes = append(p.changes, change)
+	}
+	if len(p.report.Tables) < tablesListed {
+		p.report.Tables = append(p.report.Tables, r)
+	} else {
+		p.report.TablesLeft++
+	}
+}
+
+// partitions plans the partitions of a table.
+func (p *planner) partitions(ctx context.Context, gr *group, def *hive.Table, old *existing, r *TableReport, change *catalog.ExternalChange) error {
+	rekeyed := old != nil && len(old.keys) != len(def.PartitionKeys)
+	if old != nil && rekeyed && change.Define == nil {
+		return nil // UpdateBehavior is LOG: the folders do not match the table
+	}
+	wanted := make(map[string]leaf, len(gr.leaves))
+	if len(def.PartitionKeys) > 0 {
+		for _, l := range gr.leaves {
+			wanted[strings.Join(gr.values(l), "\x00")] = l
+		}
+		if len(wanted) != len(gr.leaves) {
+			r.Notes = append(r.Notes, "folders whose names differ in escapes only are one partition: the last one counts")
+		}
+	}
+	put := func(what string, part hive.Partition) error {
+		change.Put = append(change.Put, part)
+		r.partition(what, part.Values)
+		return p.count(r.Name)
+	}
+	if old != nil && len(old.keys) > 0 {
+		var err error
+		visit := func(have catalog.ExternalPartition) bool {
+			if rekeyed {
+				change.Remove = append(change.Remove, have.Values)
+				r.PartitionsRemoved++
+				err = p.count(r.Name)
+				return err == nil
+			}
+			key := strings.Join(have.Values, "\x00")
+			l, ok := wanted[key]
+			delete(wanted, key)
+			if !ok {
+				err = p.goneOrKept(ctx, have.Partition, r, change)
+				return err == nil
+			}
+			if l.cluster == nil {
+				return true
+			}
+			next := p.partition(gr, l, def)
+			if !p.config.inherit() && have.Storage != nil && len(have.Storage.Columns) > 0 {
+				next.Storage.Columns = have.Storage.Columns
+			}
+			if have.Storage != nil && maps.Equal(have.Parameters, next.Parameters) && sameColumns(have.Storage.Columns, next.Storage.Columns) && sameStorage(have.Storage, next.Storage) {
+				return true
+			}
+			r.PartitionsUpdated++
+			err = put("updated", next)
+			return err == nil
+		}
+		if e := p.catalog.ExternalPartitions(ctx, old.Name, catalog.PartitionsPage{}, visit); e != nil || err != nil {
+			return errors.Join(e, err)
+		}
+	}
+	for _, l := range gr.leaves {
+		key := strings.Join(gr.values(l), "\x00")
+		if have, ok := wanted[key]; !ok || have != l {
+			continue
+		}
+		r.PartitionsAdded++
+		if err := put("added", p.partition(gr, l, def)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count bounds the changes of partitions.
+func (p *planner) count(table string) error {
+	if p.parts++; p.parts > partitionChangesMax {
+		return fmt.Errorf("%w partitions to change, up to table %s: more than %d in one crawl; crawl in several targets", ErrTooMany, table, partitionChangesMax)
+	}
+	return nil
+}
+
+// partition is a leaf's definition.
+func (p *planner) partition(gr *group, l leaf, def *hive.Table) hive.Partition {
+	s := *def.Storage
+	s.Location = p.target.source.URI(l.folder.path(p.target.prefix))
+	params := map[string]string{}
+	if l.cluster != nil {
+		maps.Copy(params, l.cluster.form())
+		l.stats().parameters(params)
+	} else {
+		maps.Copy(params, gr.finding.form())
+	}
+	return hive.Partition{Values: gr.values(l), Storage: &s, Parameters: params}
+}
+
+func (t *target) rel(f *folder) string { return strings.TrimPrefix(f.path(t.prefix), t.prefix) }
+
+// find returns the folder at a location and whether the target covers it.
+func (t *target) find(location string) (f *folder, covered bool) {
+	rest, ok := strings.CutPrefix(place(location)+"/", t.uri)
+	if !ok {
+		return nil, false
+	}
+	if t.file != "" && place(location) != place(t.source.URI(t.prefix+t.file)) {
+		return nil, false
+	}
+	f = t.root
+	for seg := range strings.SplitSeq(strings.Trim(rest, "/"), "/") {
+		if seg == "" {
+			continue
+		}
+		if f = t.child(f, seg); f == nil {
+			return nil, true
+		}
+	}
+	return f, true
+}
+
+// child is the folder below f that a location's segment names.
+func (t *target) child(f *folder, segment string) *folder {
+	// Children are in the order of the listing, in which a folder ends in '/'.
+	i := sort.Search(len(f.children), func(i int) bool { return f.children[i].name+"/" >= segment+"/" })
+	if i < len(f.children) && f.children[i].name == segment {
+		return f.children[i]
+	}
+	if !strings.Contains(segment, "%") {
+		return nil
+	}
+	base := t.source.URI(f.path(t.prefix)) // the source's locations have escapes
+	for _, c := range f.children {
+		if t.source.URI(c.path(t.prefix)) == base+segment+"/" {
+			return c
+		}
+	}
+	return nil
+}
+
+// there reports whether any object lies at a location that the crawl covers.
+func (p *planner) there(ctx context.Context, t *target, location string, folderOf *folder) (bool, error) {
+	if folderOf != nil {
+		return folderOf.total > 0, nil
+	}
+	if strings.HasSuffix(location, "/") {
+		return false, nil
+	}
+	name := t.prefix + strings.TrimPrefix(location, t.uri)
+	if t.exclude.match(strings.TrimPrefix(name, t.prefix)) {
+		return false, nil
+	}
+	r, err := t.source.Open(ctx, name)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return true, nil // it cannot be read, which is no reason to drop its table
+	}
+	return true, r.Close()
+}
+
+// goneOrKept plans what becomes of a partition of which no folder is left.
+func (p *planner) goneOrKept(ctx context.Context, have hive.Partition, r *TableReport, change *catalog.ExternalChange) error {
+	if have.Storage == nil {
+		return nil
+	}
+	f, covered := p.target.find(have.Storage.Location)
+	if !covered {
+		return nil // somebody put it elsewhere
+	}
+	if ok, err := p.there(ctx, p.target, have.Storage.Location, f); err != nil || ok {
+		return err // its files are there, and no reader understands them now
+	}
+	switch p.crawler.Policy.DeleteBehavior {
+	case Log:
+		r.partition("gone, kept by LOG:", have.Values)
+		return nil
+	case Delete:
+		change.Remove = append(change.Remove, have.Values)
+		r.partition("removed", have.Values)
+	default:
+		if have.Parameters[paramDeprecated] != "" {
+			return nil
+		}
+		have.Parameters = maps.Clone(have.Parameters)
+		if have.Parameters == nil {
+			have.Parameters = map[string]string{}
+		}
+		have.Parameters[paramDeprecated] = strconv.FormatInt(p.now.UnixMilli(), 10)
+		change.Put = append(change.Put, have)
+		r.partition("deprecated", have.Values)
+	}
+	r.PartitionsRemoved++
+	return p.count(r.Name)
+}
+
+// gone plans what becomes of the crawler's tables that no group continues.
+func (p *planner) gone(ctx context.Context, targets []*target) error {
+	var left []*existing
+	for _, e := range p.locations {
+		if !e.used {
+			left = append(left, e)
+		}
+	}
+	slices.SortFunc(left, func(a, b *existing) int { return strings.Compare(a.Name.Table, b.Name.Table) })
+	for _, e := range left {
+		location := e.Definition.Storage.Location
+		r := TableReport{Name: e.Name.Table, Location: location, Action: ActionKept}
+		change := catalog.ExternalChange{Table: e.Name, IfVersion: e.Version}
+		covered, err := p.goneTable(ctx, targets, e, &r)
+		if err != nil {
+			return err
+		}
+		if !covered {
+			continue // its target is no longer crawled
+		}
+		if r.Action == ActionDelete {
+			switch p.crawler.Policy.DeleteBehavior {
+			case Log:
+				r.Action, r.Reason = ActionLogged, r.Reason+"; DeleteBehavior is LOG: it stays"
+			case Delete:
+				change.Drop = true
+			default:
+				r.Action = ActionDeprecate
+				if e.Definition.Parameters[paramDeprecated] != "" {
+					r.Action, r.Reason = ActionNone, "it is deprecated already"
+					break
+				}
+				def := cloneTable(e.Definition)
+				def.Parameters[paramDeprecated] = strconv.FormatInt(p.now.UnixMilli(), 10)
+				change.Define = &def
+			}
+		}
+		p.finish(r, change)
+	}
+	return nil
+}
+
+// goneTable says why no group continues a table: r.Action is ActionDelete if its
+// files are gone or are another table's now.
+func (p *planner) goneTable(ctx context.Context, targets []*target, e *existing, r *TableReport) (covered bool, err error) {
+	location := e.Definition.Storage.Location
+	for _, t := range targets {
+		f, ok := t.find(location)
+		if !ok {
+			continue
+		}
+		there, err := p.there(ctx, t, location, f)
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case !there:
+			r.Action, r.Reason = ActionDelete, "its files are gone"
+		case f != nil && p.absorbed(t, f):
+			r.Action, r.Reason = ActionDelete, "its files are another table's now"
+		default:
+			r.Reason = "its files are there, and none can be read as they are now: it stays"
+			if f != nil {
+				r.Objects, r.Bytes = f.objects, f.bytes
+			}
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// absorbed reports whether a table of this crawl lies above the folder, which has
+// files that were read.
+func (p *planner) absorbed(t *target, f *folder) bool {
+	if !f.readable() {
+		return false
+	}
+	for f = f.parent; f != nil; f = f.parent {
+		if p.placed[place(t.source.URI(f.path(t.prefix)))] {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *folder) readable() bool {
+	return len(f.clusters) > 0 || slices.ContainsFunc(f.children, (*folder).readable)
+}
