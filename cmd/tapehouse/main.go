@@ -152,7 +152,7 @@ market opens.
 	root.AddCommand(
 		newDemo(), newServe(), newReady(), newEnv(), newCredentials(),
 		newStatus(), newSeal(), newWaive(), newVerify(), newStatements(), newExplain(),
-		newSQL(), newGenerate(), newTrace(), newReplay(), newFlush(), newMaintain(), newBackup(), newRestore(), newCheck(),
+		newSQL(), newGenerate(), newTrace(), newReplay(), newCrawl(), newFlush(), newMaintain(), newBackup(), newRestore(), newCheck(),
 		newPlan(), newBench(), newConfig(), newVersion(),
 	)
 	return root

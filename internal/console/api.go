@@ -31,6 +31,8 @@ type Backend interface {
 	Trace(ctx context.Context, q TraceRequest) (Trace, error)
 	// Replay puts records through a stream again, each at most once.
 	Replay(ctx context.Context, q ReplayRequest) (Replay, error)
+	// Crawl makes tables of files that others wrote.
+	Crawl(ctx context.Context, q CrawlRequest) (Crawl, error)
 	// Flush writes what the streams have acknowledged to their tables now.
 	Flush(ctx context.Context) (Flushed, error)
 	// PlanMaintenance tells what Maintain would do now.

@@ -143,6 +143,11 @@ func (c *Client) Replay(ctx context.Context, q ReplayRequest) (Replay, error) {
 	return post[Replay](ctx, c, "replay", q)
 }
 
+// Crawl is Backend.Crawl.
+func (c *Client) Crawl(ctx context.Context, q CrawlRequest) (Crawl, error) {
+	return post[Crawl](ctx, c, "crawl", q)
+}
+
 // Flush is Backend.Flush.
 func (c *Client) Flush(ctx context.Context) (Flushed, error) {
 	return post[Flushed](ctx, c, "flush", struct{}{})

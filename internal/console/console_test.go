@@ -77,6 +77,12 @@ func (f *fake) Replay(_ context.Context, q ReplayRequest) (Replay, error) {
 	return r, f.err
 }
 
+func (f *fake) Crawl(_ context.Context, q CrawlRequest) (Crawl, error) {
+	return Crawl{Crawler: q.Name, Database: q.Database, DryRun: q.DryRun, Objects: 3, Bytes: 5 << 20, Examined: 2, Known: 1, Seconds: 0.2, TablesLeft: 1, Notes: []string{"a note"},
+		Tables:  []CrawledTable{{Name: "symbols", Location: "s3://lake/symbols/", Action: "create", Reason: "new", Columns: []string{"column a int is new, by x.csv"}, PartitionsAdded: 2, Objects: 3, Rows: 1234, Notes: []string{"of the table"}}},
+		Skipped: []CrawlSkip{{"it is no table", 1, []string{"a.txt"}}}}, f.err
+}
+
 func (f *fake) Flush(context.Context) (Flushed, error) { return Flushed{Streams: 3, Records: 1}, f.err }
 
 func (f *fake) PlanMaintenance(context.Context) (MaintainPlan, error) {
@@ -126,6 +132,12 @@ func TestEveryCallGoesThere(t *testing.T) {
 	}
 	if v, err := c.Seal(ctx, SealRequest{TradeDate: "2026-11-20", By: "me"}); err != nil || v.Tag != "eod-2026-11-20" {
 		t.Error(v, err)
+	}
+	if v, err := c.Crawl(ctx, CrawlRequest{Name: "n", Path: "s3://lake/x", Database: "d"}); err != nil || v.Tables[0].Rows != 1234 {
+		t.Error(v, err)
+	}
+	if _, err := c.Crawl(ctx, CrawlRequest{Name: "n"}); !IsCode(err, CodeInvalid) {
+		t.Error(err)
 	}
 	if v, err := c.Flush(ctx); err != nil || v.Streams != 3 {
 		t.Error(v, err)
@@ -418,8 +430,9 @@ func TestTexts(t *testing.T) {
 	explanation, _ := f.Explain(t.Context(), ExplainRequest{Limit: 5})
 	plan, _ := f.PlanMaintenance(t.Context())
 	maintained, _ := f.Maintain(t.Context())
+	crawl, _ := f.Crawl(t.Context(), CrawlRequest{Name: "n", Database: "files", DryRun: true})
 	backup, _ := f.Backup(t.Context(), BackupRequest{To: "/b"})
-	for _, v := range []interface{ WriteText(io.Writer) error }{Status{}, status, seal, waiver, verification, run, explanation, MaintainPlan{}, plan, maintained, backup, Flushed{Streams: 3, Records: 1}} {
+	for _, v := range []interface{ WriteText(io.Writer) error }{Status{}, status, seal, waiver, verification, run, explanation, MaintainPlan{}, plan, maintained, backup, Flushed{Streams: 3, Records: 1}, crawl} {
 		if err := v.WriteText(&b); err != nil {
 			t.Error(err)
 		}
@@ -427,7 +440,8 @@ func TestTexts(t *testing.T) {
 	for _, want := range []string{"No trade date yet", "✗ ME1-ORD lacks 5\n    → send it again", "~ X is silent", "12,345 rows of 9 feeds", "by      a and b",
 		"NOT verified", "✗ rows: certified 1, found 2", "✓ hash", "-1,234.5600", "bust", "… and 4 more",
 		"Nothing to do.", "1,234", "1 file of dropped tables", "8 groups of small files merged",
-		"1,234, 3.0 GiB", "2 files of the lake's", "Flushed 1 record of 3 streams"} {
+		"1,234, 3.0 GiB", "2 files of the lake's", "Flushed 1 record of 3 streams",
+		"Would crawl 3 files", "files.symbols: create", "2 added", "skipped 1 file: it is no table (a.txt)"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("lacks %q:\n%s", want, b.String())
 		}
@@ -488,6 +502,7 @@ func TestForbidden(t *testing.T) {
 		"maintenance":    func() error { _, err := c.PlanMaintenance(ctx); return err },
 		"backup":         func() error { _, err := c.Backup(ctx, BackupRequest{To: "/b"}); return err },
 		"backup-status":  func() error { _, err := c.BackupStatus(ctx); return err },
+		"crawl":          func() error { _, err := c.Crawl(ctx, CrawlRequest{Name: "n", Path: "p", Database: "d"}); return err },
 		"flush":          func() error { _, err := c.Flush(ctx); return err },
 		"maintain":       func() error { _, err := c.Maintain(ctx); return err },
 	} {

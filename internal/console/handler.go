@@ -94,6 +94,12 @@ func NewHandler(o Options) *Handler {
 		}
 		return b.Replay(ctx, q)
 	})
+	write(h, "crawl", func(ctx context.Context, q CrawlRequest) (Crawl, error) {
+		if q.Name == "" || q.Path == "" || q.Database == "" {
+			return Crawl{}, Errorf(CodeInvalid, "crawl wants a name, a path and a database")
+		}
+		return b.Crawl(ctx, q)
+	})
 	write(h, "flush", func(ctx context.Context, _ struct{}) (Flushed, error) { return b.Flush(ctx) })
 	read(h, "maintenance", func(ctx context.Context, _ struct{}) (MaintainPlan, error) { return b.PlanMaintenance(ctx) })
 	write(h, "maintain", func(ctx context.Context, _ struct{}) (Maintained, error) { return b.Maintain(ctx) })

@@ -95,6 +95,8 @@ type Result struct {
 	Sabotage        string  `json:"sabotage,omitempty"`
 	Kills           int     `json:"kills,omitempty"`
 	Adjustments     int     `json:"adjustments,omitempty"`
+	ForeignTables   int     `json:"foreign_tables"`  // of files that others wrote
+	ForeignSymbols  int64   `json:"foreign_symbols"` // joined with them
 	OK              bool    `json:"ok"`
 }
 
@@ -231,6 +233,9 @@ func (d *demo) play(ctx context.Context) (err error) {
 		return err
 	}
 	if err := d.count(ctx); err != nil {
+		return err
+	}
+	if err := d.foreign(ctx); err != nil {
 		return err
 	}
 	if err := d.summarize(); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/auth"
 	"github.com/tapehouse/tapehouse/internal/awsapi"
 	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/crawler"
 )
 
 const (
@@ -57,6 +58,7 @@ type Guard interface {
 type Options struct {
 	Catalog   *catalog.Catalog
 	Guard     Guard
+	Crawlers  *crawler.Manager
 	Region    string // of the ARNs
 	AccountID string // of the ARNs, and the catalog's id: 12 digits
 	Logger    *slog.Logger
@@ -66,12 +68,13 @@ type Options struct {
 // Handler answers the operations of AWS Glue's Data Catalog. It is safe for
 // concurrent use.
 type Handler struct {
-	catalog *catalog.Catalog
-	guard   Guard
-	region  string
-	account string
-	logger  *slog.Logger
-	now     func() time.Time
+	catalog  *catalog.Catalog
+	crawlers *crawler.Manager
+	guard    Guard
+	region   string
+	account  string
+	logger   *slog.Logger
+	now      func() time.Time
 
 	// changes orders what reads a namespace or a document and then writes it.
 	changes sync.Mutex
@@ -82,7 +85,7 @@ func New(o Options) *Handler {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Handler{catalog: o.Catalog, guard: o.Guard, region: o.Region, account: o.AccountID, logger: o.Logger, now: o.Now}
+	return &Handler{catalog: o.Catalog, crawlers: o.Crawlers, guard: o.Guard, region: o.Region, account: o.AccountID, logger: o.Logger, now: o.Now}
 }
 
 // Service returns what awsapi's Mux registers: each operation of the model, those

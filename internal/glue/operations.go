@@ -53,6 +53,27 @@ var operations = map[string]operation{
 	"UntagResource": on((*Handler).tagResource),
 	"GetTags":       on((*Handler).getTags),
 
+	"CreateCrawler":         on((*Handler).createCrawler),
+	"GetCrawler":            on((*Handler).getCrawler),
+	"GetCrawlers":           on((*Handler).getCrawlers),
+	"BatchGetCrawlers":      on((*Handler).batchGetCrawlers),
+	"ListCrawlers":          on((*Handler).listCrawlers),
+	"UpdateCrawler":         on((*Handler).updateCrawler),
+	"DeleteCrawler":         on((*Handler).deleteCrawler),
+	"StartCrawler":          on((*Handler).startCrawler),
+	"StopCrawler":           on((*Handler).stopCrawler),
+	"UpdateCrawlerSchedule": on((*Handler).updateCrawlerSchedule),
+	"StartCrawlerSchedule":  on((*Handler).startCrawlerSchedule),
+	"StopCrawlerSchedule":   on((*Handler).stopCrawlerSchedule),
+	"GetCrawlerMetrics":     on((*Handler).getCrawlerMetrics),
+	"ListCrawls":            on((*Handler).listCrawls),
+
+	"CreateClassifier": on((*Handler).createClassifier),
+	"GetClassifier":    on((*Handler).getClassifier),
+	"GetClassifiers":   on((*Handler).getClassifiers),
+	"UpdateClassifier": on((*Handler).updateClassifier),
+	"DeleteClassifier": on((*Handler).deleteClassifier),
+
 	"GetCatalogImportStatus":  on((*Handler).importStatus),
 	"GetUserDefinedFunction":  on((*Handler).getFunction),
 	"GetUserDefinedFunctions": on((*Handler).getFunctions),
@@ -92,27 +113,47 @@ func (h *Handler) getFunction(_ context.Context, _ *awsapi.Call, in *functionsIn
 // refusedMembers are the members, as "shape.member", that are refused where they
 // are not null, with the message.
 var refusedMembers = map[string]string{
-	"DatabaseInput.TargetDatabase":                  "TargetDatabase is not supported: a link to another catalog's database has nothing to link to. Create the database here.",
-	"DatabaseInput.FederatedDatabase":               "FederatedDatabase is not supported: use a lake of this server, or CREATE EXTERNAL SCHEMA in SQL.",
-	"TableInput.TargetTable":                        "TargetTable is not supported: a link to another catalog's table has nothing to link to. Create the table here.",
-	"TableInput.ViewDefinition":                     "ViewDefinition is not supported: write a view as ViewOriginalText and ViewExpandedText with the TableType VIRTUAL_VIEW, or CREATE MATERIALIZED VIEW in SQL.",
-	"UpdateTableRequest.ViewUpdateAction":           "ViewUpdateAction is not supported: update the table with the ViewOriginalText that it is to have.",
-	"StorageDescriptor.SchemaReference":             "SchemaReference is not supported: there is no schema registry here. Give the Columns.",
-	"IcebergInput.CreateIcebergTableInput":          "CreateIcebergTableInput is not supported: give the columns as TableInput.StorageDescriptor.Columns, or create the table by Iceberg REST (/iceberg).",
-	"UpdateTableRequest.UpdateOpenTableFormatInput": "UpdateOpenTableFormatInput is not supported: change the table by Iceberg REST (/iceberg), or by ALTER TABLE in SQL.",
-	"CreateTableRequest.TransactionId":              noTransactions,
-	"GetTableRequest.TransactionId":                 noTransactions,
-	"GetTablesRequest.TransactionId":                noTransactions,
-	"UpdateTableRequest.TransactionId":              noTransactions,
-	"DeleteTableRequest.TransactionId":              noTransactions,
-	"BatchDeleteTableRequest.TransactionId":         noTransactions,
-	"GetPartitionsRequest.TransactionId":            noTransactions,
-	"GetTableRequest.QueryAsOfTime":                 noTimeTravel,
-	"GetTablesRequest.QueryAsOfTime":                noTimeTravel,
-	"GetPartitionsRequest.QueryAsOfTime":            noTimeTravel,
+	"DatabaseInput.TargetDatabase":                      "TargetDatabase is not supported: a link to another catalog's database has nothing to link to. Create the database here.",
+	"DatabaseInput.FederatedDatabase":                   "FederatedDatabase is not supported: use a lake of this server, or CREATE EXTERNAL SCHEMA in SQL.",
+	"TableInput.TargetTable":                            "TargetTable is not supported: a link to another catalog's table has nothing to link to. Create the table here.",
+	"TableInput.ViewDefinition":                         "ViewDefinition is not supported: write a view as ViewOriginalText and ViewExpandedText with the TableType VIRTUAL_VIEW, or CREATE MATERIALIZED VIEW in SQL.",
+	"UpdateTableRequest.ViewUpdateAction":               "ViewUpdateAction is not supported: update the table with the ViewOriginalText that it is to have.",
+	"StorageDescriptor.SchemaReference":                 "SchemaReference is not supported: there is no schema registry here. Give the Columns.",
+	"IcebergInput.CreateIcebergTableInput":              "CreateIcebergTableInput is not supported: give the columns as TableInput.StorageDescriptor.Columns, or create the table by Iceberg REST (/iceberg).",
+	"UpdateTableRequest.UpdateOpenTableFormatInput":     "UpdateOpenTableFormatInput is not supported: change the table by Iceberg REST (/iceberg), or by ALTER TABLE in SQL.",
+	"CrawlerTargets.JdbcTargets":                        onlyFiles,
+	"CrawlerTargets.MongoDBTargets":                     onlyFiles,
+	"CrawlerTargets.DynamoDBTargets":                    onlyFiles,
+	"CrawlerTargets.DeltaTargets":                       "DeltaTargets is not supported: Delta Lake's log is not read. Register Iceberg tables by Iceberg REST (/iceberg), or crawl Parquet files.",
+	"CrawlerTargets.HudiTargets":                        "HudiTargets is not supported: Hudi's timeline is not read. Register Iceberg tables by Iceberg REST (/iceberg), or crawl Parquet files.",
+	"CrawlerTargets.IcebergTargets":                     "IcebergTargets is not supported: register the table by Iceberg REST (POST /iceberg/v1/namespaces/NAMESPACE/register) with its metadata file.",
+	"CrawlerTargets.CatalogTargets":                     "CatalogTargets is not supported: crawl the folders of the tables as S3Targets.",
+	"S3Target.ConnectionName":                           "ConnectionName is not supported: the server reads buckets with its own credentials, and directories on its disk.",
+	"S3Target.EventQueueArn":                            noQueue,
+	"S3Target.DlqEventQueueArn":                         noQueue,
+	"CreateCrawlerRequest.CrawlerSecurityConfiguration": noSecurityConfiguration,
+	"UpdateCrawlerRequest.CrawlerSecurityConfiguration": noSecurityConfiguration,
+	"CreateClassifierRequest.GrokClassifier":            noGrok,
+	"CreateClassifierRequest.XMLClassifier":             noGrok,
+	"UpdateClassifierRequest.GrokClassifier":            noGrok,
+	"UpdateClassifierRequest.XMLClassifier":             noGrok,
+	"CreateTableRequest.TransactionId":                  noTransactions,
+	"GetTableRequest.TransactionId":                     noTransactions,
+	"GetTablesRequest.TransactionId":                    noTransactions,
+	"UpdateTableRequest.TransactionId":                  noTransactions,
+	"DeleteTableRequest.TransactionId":                  noTransactions,
+	"BatchDeleteTableRequest.TransactionId":             noTransactions,
+	"GetPartitionsRequest.TransactionId":                noTransactions,
+	"GetTableRequest.QueryAsOfTime":                     noTimeTravel,
+	"GetTablesRequest.QueryAsOfTime":                    noTimeTravel,
+	"GetPartitionsRequest.QueryAsOfTime":                noTimeTravel,
 }
 
 const (
-	noTransactions = "TransactionId is not supported: governed tables are not kept. Use an Iceberg table, whose commits are transactions."
-	noTimeTravel   = "QueryAsOfTime is not supported: read former versions by GetTableVersion, and former data of an Iceberg table by its snapshots."
+	noTransactions          = "TransactionId is not supported: governed tables are not kept. Use an Iceberg table, whose commits are transactions."
+	onlyFiles               = "Only S3Targets are crawled here: files in the lake, or in a bucket."
+	noQueue                 = "Event queues are not needed: with RecrawlBehavior CRAWL_EVENT_MODE the server watches the folders itself."
+	noGrok                  = "Only CsvClassifier and JsonClassifier are supported: logs and XML are not read; convert them to JSON lines."
+	noSecurityConfiguration = "CrawlerSecurityConfiguration is not supported: nothing is encrypted with a KMS key here."
+	noTimeTravel            = "QueryAsOfTime is not supported: read former versions by GetTableVersion, and former data of an Iceberg table by its snapshots."
 )

@@ -99,9 +99,4 @@ var refusedFamilies = []struct{ why, operations string }{
 	{
 		"functions are not kept: use those of SQL.", `CreateUserDefinedFunction DeleteUserDefinedFunction UpdateUserDefinedFunction`,
 	},
-	{
-		"files become tables by CreateTable and CreatePartition, or by CREATE EXTERNAL TABLE in SQL.", `BatchGetCrawlers CreateClassifier CreateCrawler DeleteClassifier DeleteCrawler GetClassifier GetClassifiers
-			GetCrawler GetCrawlerMetrics GetCrawlers ListCrawlers ListCrawls StartCrawler StartCrawlerSchedule StopCrawler
-			StopCrawlerSchedule UpdateClassifier UpdateCrawler UpdateCrawlerSchedule`,
-	},
 }

@@ -22,7 +22,8 @@ type tagInput struct {
 	TagsToRemove []string
 }
 
-// tagged reads whose tags an ARN means.
+// tagged reads whose tags an ARN means; of a crawler, database is "" and table its
+// name.
 func (h *Handler) tagged(arn string) (database, table string, err error) {
 	parts := strings.SplitN(arn, ":", 6)
 	if len(parts) != 6 || parts[3] != h.region || parts[4] != h.account {
@@ -32,10 +33,12 @@ func (h *Handler) tagged(arn string) (database, table string, err error) {
 	switch {
 	case p[0] == "database" && len(p) == 2 && p[1] != "":
 		return p[1], "", nil
+	case p[0] == "crawler" && len(p) == 2 && p[1] != "":
+		return "", p[1], nil
 	case p[0] == "table" && len(p) == 3 && p[1] != "" && p[2] != "":
 		return p[1], p[2], nil
 	}
-	return "", "", invalid("The ARN " + arn + " is of no database and of no table: others have no tags here. Want …:database/NAME or …:table/DATABASE/NAME.")
+	return "", "", invalid("The ARN " + arn + " is of no database, table or crawler: others have no tags here. Want …:database/NAME, …:table/DATABASE/NAME or …:crawler/NAME.")
 }
 
 // tagsOf picks the tags out of a namespace's properties.
@@ -72,7 +75,9 @@ func (h *Handler) changeTags(ctx context.Context, c *awsapi.Call, in *tagInput) 
 		}
 		return checkTags(tags)
 	}
-	if table == "" {
+	if database == "" {
+		err = h.changeCrawlerTags(ctx, table, change)
+	} else if table == "" {
 		err = h.changeDatabaseTags(ctx, database, in, change)
 	} else if e, found := h.find(ctx, database, table); found != nil {
 		err = found
@@ -116,6 +121,16 @@ func (h *Handler) getTags(ctx context.Context, _ *awsapi.Call, in *tagInput) (an
 		return nil, err
 	}
 	out := struct{ Tags map[string]string }{map[string]string{}}
+	if database == "" {
+		if _, err := h.crawlers.Get(table); err != nil {
+			return nil, crawlerError(err)
+		}
+		tags, _, err := document[map[string]string](ctx, h, kindTags, crawlerTagsKey(table))
+		if tags != nil {
+			out.Tags = tags
+		}
+		return out, err
+	}
 	if table == "" {
 		_, p, err := h.findDatabase(ctx, database)
 		out.Tags = tagsOf(p)

@@ -35,6 +35,7 @@ import (
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/columnar"
 	"github.com/tapehouse/tapehouse/internal/console"
+	"github.com/tapehouse/tapehouse/internal/crawler"
 	"github.com/tapehouse/tapehouse/internal/delivery"
 	"github.com/tapehouse/tapehouse/internal/engine"
 	"github.com/tapehouse/tapehouse/internal/external"
@@ -99,6 +100,7 @@ type Server struct {
 	maintainer   *maintain.Maintainer
 	market       *market.Market
 	backups      backups
+	crawler      *crawler.Manager
 	startedAt    time.Time
 
 	certificateEnds time.Time // zero without TLS
@@ -316,7 +318,10 @@ func (s *Server) openWarehouse(ctx context.Context) error {
 	s.warehouse = warehouse.New(warehouse.Options{Engine: s.engine, Catalog: s.catalog, Store: s.lake, Staging: s.dir("staging"),
 		Views: s.views, External: s.external, Unfed: s.unfed, Logger: s.logger, Version: s.version, SearchPath: []string{s.pack.Namespace, "public"},
 		StatementTimeout: time.Duration(s.cfg.SQL.StatementTimeout)})
-	return s.installPack(ctx)
+	if err := s.installPack(ctx); err != nil {
+		return err
+	}
+	return s.openCrawler(ctx)
 }
 
 // unfed lets a table be dropped when no stream feeds it.
