@@ -133,6 +133,6 @@ func writeHistory(ctx context.Context, dir, symbols string) error {
 		return err
 	}
 	defer peer.Close()
-	return peer.Exec(ctx, "COPY (SELECT symbol, CAST(100 * (1 + hash(symbol) % 50000) AS BIGINT) AS volume, CAST(hash(symbol) % 5000000 AS DECIMAL(18,4)) / 10000 AS last_price FROM read_csv("+
+	return peer.Exec(ctx, "COPY (SELECT symbol, CAST(100 * (1 + hash(symbol) % 50000) AS BIGINT) AS volume, CAST(CAST(hash(symbol) % 5000000 AS DOUBLE) / 10000 AS DECIMAL(18,4)) AS last_price FROM read_csv("+
 		engine.QuoteLiteral(symbols)+", header = true)) TO "+engine.QuoteLiteral(filepath.Join(dir, "volumes.parquet"))+" (FORMAT parquet)")
 }
