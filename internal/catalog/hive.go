@@ -8,7 +8,6 @@ import (
 	"maps"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
@@ -32,14 +31,8 @@ const (
 	paramFieldCurrent  = "iceberg.field.current"
 )
 
-// MetadataLocation is the URI of the metadata file that this state was read from.
-func (t *Table) MetadataLocation() string { return t.pointer }
-
 // MetadataVersion counts the table's commits: each one raises it.
 func (t *Table) MetadataVersion() int { return metadataVersion(t.pointer) }
-
-// UpdatedAt is when this state was committed.
-func (t *Table) UpdatedAt() time.Time { return time.UnixMilli(t.meta.LastUpdatedMillis()).UTC() }
 
 // Hive describes the table as catalogs of Hive's model show tables of Iceberg's:
 // the columns of the current schema in Hive's types, and the place of its metadata.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tapehouse/tapehouse/internal/awsapi"
 	"github.com/tapehouse/tapehouse/internal/catalog"
+	"github.com/tapehouse/tapehouse/internal/crawler"
 	"github.com/tapehouse/tapehouse/internal/fsys"
 	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/record"
@@ -57,6 +58,9 @@ type world struct {
 	store   lake.Store
 	guard   *fakeGuard
 	h       *Handler
+
+	crawlers *crawler.Manager
+	files    string // the directory that s3://lake/ is to crawlers
 }
 
 func newWorld(t testing.TB) *world {
@@ -75,7 +79,29 @@ func newWorld(t testing.TB) *world {
 		}
 	})
 	w := &world{t: t, catalog: c, store: store, guard: &fakeGuard{c, map[string]string{}}}
-	w.h = New(Options{Catalog: c, Guard: w.guard, Region: "us-east-1", AccountID: "000000000000", Logger: slog.New(slog.DiscardHandler),
+	files := t.TempDir()
+	dir, err := crawler.OpenDir(files, "s3://lake/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.files = files
+	m, err := crawler.New(t.Context(), crawler.Options{Catalog: c, FS: fsys.NewMem(), Dir: "/crawler", Settle: time.Nanosecond, Open: func(_ context.Context, path string) (crawler.Source, string, error) {
+		name, ok := strings.CutPrefix(path, "s3://lake/")
+		if !ok {
+			return nil, "", fmt.Errorf("there is no bucket of %s", path)
+		}
+		return dir, strings.Trim(name, "/"), nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(m.Close(), dir.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	w.crawlers = m
+	w.h = New(Options{Catalog: c, Crawlers: m, Guard: w.guard, Region: "us-east-1", AccountID: "000000000000", Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return time.Date(2026, 11, 20, 9, 30, 0, 250e6, time.UTC) }})
 	return w
 }

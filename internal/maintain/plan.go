@@ -91,7 +91,7 @@ func (m *Maintainer) plan(ctx context.Context, name catalog.Name, needs []int64)
 	if err != nil {
 		return p, err
 	}
-	if len(t.Foreign()) == 0 && t.DataDir() != "" {
+	if len(t.Foreign()) == 0 && t.DataDir() != "" && t.Rewritable() {
 		eachPartition(all, func(files []catalog.DataFile) bool {
 			for _, group := range groups(files) {
 				if burdened(group) {

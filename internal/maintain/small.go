@@ -38,7 +38,7 @@ type due struct {
 // smallGroups chooses the files of a table that are to be merged. Files that a
 // tag keeps are left alone: they would take their space twice.
 func smallGroups(t *catalog.Table, all []catalog.DataFile, now time.Time) []due {
-	if len(t.Foreign()) > 0 || t.DataDir() == "" {
+	if len(t.Foreign()) > 0 || t.DataDir() == "" || !t.Rewritable() {
 		return nil
 	}
 	tagged := t.Tagged()
