@@ -364,6 +364,9 @@ func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	if err := mux.Register(fh.Service()); err != nil {
 		return err
 	}
+	if err := mux.Register(s.glue().Service()); err != nil {
+		return err
+	}
 	s.serveHTTP("aws", l, mux, tlsConfig)
 	return nil
 }
