@@ -141,9 +141,9 @@ func TestTerraformGlue(t *testing.T) {
 
 	// A state that knows nothing: all of it is read from the server.
 	var imports strings.Builder
-	for resource, id := range map[string]string{"aws_glue_catalog_database.least": "tf_least", "aws_glue_catalog_database.full": "tf_full", "aws_glue_catalog_table.least": "tf_least:least",
-		"aws_glue_catalog_table.full": "tf_full:full", "aws_glue_catalog_table.view": "tf_full:view"} {
-		imports.WriteString("import {\n  to = " + resource + "\n  id = \"000000000000:" + id + "\"\n}\n")
+	for resource, id := range map[string]string{"aws_glue_catalog_database.least": ":tf_least", "aws_glue_catalog_database.full": "000000000000:tf_full", "aws_glue_catalog_table.least": ":tf_least:least",
+		"aws_glue_catalog_table.full": "000000000000:tf_full:full", "aws_glue_catalog_table.view": "000000000000:tf_full:view"} {
+		imports.WriteString("import {\n  to = " + resource + "\n  id = \"" + id + "\"\n}\n")
 	}
 	out = fresh(imports.String()).run(2, "plan", "-detailed-exitcode", "-var=changed=true")
 	if want := "5 to import, 0 to add, 0 to change, 0 to destroy"; !strings.Contains(out, want) {

@@ -113,7 +113,7 @@ func TestGlueTables(t *testing.T) {
 	check("GetTables", `{"DatabaseName":"public","AttributesToGet":["NAME"]}`, "", `{"TableList":[{"Name":"loose","DatabaseName":"public"},{"Name":"notes","DatabaseName":"public"}]}`) // and no state of the view
 	check("DeleteTable", `{"DatabaseName":"public","Name":"notes"}`, "InvalidInputException", "the materialized view public.sums reads it: DROP MATERIALIZED VIEW in SQL first")
 	check("DeleteTable", `{"DatabaseName":"equities","Name":"executions"}`, "InvalidInputException", "cannot be deleted")
-	check("DeleteDatabase", `{"Name":"public"}`, "InvalidInputException", "The database public cannot be deleted: the table public.")
+	check("DeleteDatabase", `{"Name":"public"}`, "InvalidInputException", "The database public cannot be deleted: the materialized view public.sums is in it")
 	check("DeleteDatabase", `{"Name":"equities"}`, "InvalidInputException", "The database equities cannot be deleted")
 	check("DeleteTable", `{"DatabaseName":"public","Name":"loose"}`, "", "{}")
 	if got := table(t, conn, `SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' AND table_name IN ('loose', 'notes')`); strings.Join(got, " ") != "notes" {
