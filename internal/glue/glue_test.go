@@ -247,6 +247,7 @@ func TestTables(t *testing.T) {
 		step{"TagResource", `{"ResourceArn":"arn:aws:glue:us-east-1:000000000000:table/desk/trades","TagsToAdd":{"a":"1","b":""}}`, `{}`},
 		step{"UntagResource", `{"ResourceArn":"arn:aws:glue:us-east-1:000000000000:table/desk/Trades","TagsToRemove":["a","x"]}`, `{}`},
 		step{"GetTags", `{"ResourceArn":"arn:aws:glue:us-east-1:000000000000:table/desk/trades"}`, `{"Tags":{"b":""}}`},
+		step{"GetTags", `{"ResourceArn":"arn:aws:glue:us-east-1::table/desk/trades"}`, `{"Tags":{"b":""}}`},
 		step{"GetTags", `{"ResourceArn":"arn:aws:glue:us-east-1:000000000000:table/desk/none"}`, `EntityNotFoundException: Table none not found.`},
 		step{"GetTags", `{"ResourceArn":"arn:aws:glue:eu-west-1:000000000000:table/desk/trades"}`, `…EntityNotFoundException: The resource arn:aws:glue:eu-west-1`},
 		step{"GetTags", `{"ResourceArn":"arn:aws:glue:us-east-1:000000000000:job/x"}`, `…InvalidInputException: The ARN arn:aws:glue:us-east-1:000000000000:job/x is of no database`},

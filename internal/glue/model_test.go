@@ -249,7 +249,7 @@ func breaches(s *shape, path string, put func(any) any) (out []breach) {
 	case "enum":
 		add("no such word", "Member must satisfy enum value set: ["+strings.Join(s.words, ", ")+"]")
 	case "string":
-		if n, _ := strconv.Atoi(s.low); n > 0 {
+		if n, _ := strconv.Atoi(s.low); n > 0 && s.name != catalogIDShape {
 			add("", "Member must have length greater than or equal to "+s.low)
 		}
 		if n, _ := strconv.Atoi(s.high); n > 0 {
@@ -325,7 +325,8 @@ func TestConstraints(t *testing.T) {
 	t.Logf("%d constraints tried", n)
 	w.steps(
 		step{"GetDatabase", `{}`, `ValidationException: 1 validation error detected: Value null at 'name' failed to satisfy constraint: Member must not be null`},
-		step{"GetDatabase", `{"Name":"","CatalogId":""}`, "…ValidationException: 2 validation errors detected: Value '' at 'name' failed to satisfy constraint: Member must have length greater than or equal to 1; Value '' at 'catalogId'"},
+		step{"UpdateDatabase", `{"Name":"","DatabaseInput":{"Name":""}}`, "…ValidationException: 2 validation errors detected: Value '' at 'name' failed to satisfy constraint: Member must have length greater than or equal to 1; Value '' at 'databaseInput.name'"},
+		step{"GetDatabase", `{"Name":"x","CatalogId":""}`, "EntityNotFoundException: Database x not found."},
 		step{"GetTables", `{"DatabaseName":"x","MaxResults":101}`, `ValidationException: 1 validation error detected: Value '101' at 'maxResults' failed to satisfy constraint: Member must have value less than or equal to 100`},
 	)
 }

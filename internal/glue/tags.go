@@ -26,7 +26,7 @@ type tagInput struct {
 // name.
 func (h *Handler) tagged(arn string) (database, table string, err error) {
 	parts := strings.SplitN(arn, ":", 6)
-	if len(parts) != 6 || parts[3] != h.region || parts[4] != h.account {
+	if len(parts) != 6 || parts[3] != h.region || parts[4] != h.account && parts[4] != "" { // without an account as Terraform makes it that may not ask for one
 		return "", "", notFound("The resource " + arn + " is not here: its ARN begins with arn:aws:glue:" + h.region + ":" + h.account + ":")
 	}
 	p := strings.Split(parts[5], "/")

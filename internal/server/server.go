@@ -391,6 +391,9 @@ func (s *Server) openAWS(l net.Listener, tlsConfig *tls.Config) error {
 	if err := mux.Register(fh.Service()); err != nil {
 		return err
 	}
+	if err := mux.Register(s.glue().Service()); err != nil {
+		return err
+	}
 	iceberg, err := s.openIceberg(verifier)
 	if err != nil {
 		return err
