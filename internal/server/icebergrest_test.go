@@ -94,8 +94,8 @@ func TestIcebergREST(t *testing.T) {
 	}
 
 	// What is relied on.
-	expect(400, "has fed it", "DELETE", "/v1/namespaces/equities/tables/executions?purgeRequested=true", "")
-	expect(400, "has fed it", "POST", "/v1/tables/rename", `{"source":{"namespace":["equities"],"name":"executions"},"destination":{"namespace":["public"],"name":"x"}}`)
+	expect(400, "depends on it", "DELETE", "/v1/namespaces/equities/tables/executions?purgeRequested=true", "")
+	expect(400, "depends on it", "POST", "/v1/tables/rename", `{"source":{"namespace":["equities"],"name":"executions"},"destination":{"namespace":["public"],"name":"x"}}`)
 	expect(400, "has fed it", "POST", "/v1/namespaces/equities/tables/executions", `{"updates":[{"action":"remove-snapshot-ref","ref-name":"main"}]}`)
 	expect(400, "materialized view public.by_b", "DELETE", "/v1/namespaces/public/tables/own", "")
 	own, err := s.catalog.Load(t.Context(), catalog.Name{Namespace: "public", Table: "own"})
