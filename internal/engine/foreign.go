@@ -3,7 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/tapehouse/tapehouse/internal/record"
 )
 
 // Foreign files are those that others wrote: they have no field ids, their columns
@@ -257,11 +260,11 @@ func (s *Step) sql(x string, depth int) string {
 
 // visible is r without its hidden columns, unless the statement names one.
 func (r *Relation) visible(m *mention) Relation {
-	if r.Hidden == 0 {
-		return *r
-	}
 	shown := len(r.Schema.Fields) - r.Hidden
-	out := r.keep(func(i int) bool { return i < shown || m.words[strings.ToLower(r.Schema.Fields[i].Name)] })
+	if slices.ContainsFunc(r.Schema.Fields[shown:], func(f record.Field) bool { return m.words[strings.ToLower(f.Name)] }) {
+		shown = len(r.Schema.Fields)
+	}
+	out := r.keep(func(i int) bool { return i < shown })
 	out.Hidden = 0
 	return *out
 }

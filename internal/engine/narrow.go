@@ -36,6 +36,12 @@ type Ranges interface {
 	Range(fieldID int) (lower, upper []byte)
 }
 
+// nullRanges are Ranges that know of columns that are null in all rows, for which
+// no comparison is true.
+type nullRanges interface {
+	AllNull(fieldID int) bool
+}
+
 // narrowed is q's pin without the files that q's conditions exclude, or nil if
 // that would be much the same. The caller must Release it, before q's own pin.
 func (e *Engine) narrowed(ctx context.Context, c *conn, q Query) (*Pin, error) {
@@ -324,6 +330,9 @@ func (c *comparison) may(f *File) bool {
 	}
 	if f.Ranges == nil {
 		return true
+	}
+	if n, ok := f.Ranges.(nullRanges); ok && n.AllNull(c.fieldID) {
+		return false
 	}
 	lower, upper := f.Ranges.Range(c.fieldID)
 	switch {

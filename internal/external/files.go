@@ -445,7 +445,7 @@ func (t *Table) copyParquet(ctx context.Context, f *listed, s *staged) error {
 	if err != nil {
 		return err
 	}
-	source := bufio.NewReaderSize(&cancelReader{ctx, io.NewSectionReader(in, 0, f.file.SizeBytes)}, 8*readBytes)
+	source := bufio.NewReaderSize(&cancelReader{ctx, io.NewSectionReader(in, 0, f.file.SizeBytes)}, int(min(f.file.SizeBytes, 8*readBytes)))
 	n, err := source.WriteTo(out)
 	if err == nil && n != f.file.SizeBytes {
 		err = lake.ErrChanged

@@ -58,13 +58,16 @@ func (t *Table) converter(f *format) (*serde.Converter, error) {
 // convert writes the rows of one file, compressed or not. name is how messages
 // call the file.
 func (t *Table) convert(ctx context.Context, f *format, name string, in io.ReaderAt, sizeBytes int64, w rowWriter) error {
-	source := bufio.NewReaderSize(&cancelReader{ctx, io.NewSectionReader(in, 0, sizeBytes)}, readBytes)
+	source := bufio.NewReaderSize(&cancelReader{ctx, io.NewSectionReader(in, 0, sizeBytes)}, int(min(max(sizeBytes, 4<<10), readBytes)))
 	r, end, err := plain(name, source)
 	if err != nil {
 		return unreadable(name, err)
 	}
 	defer end()
-	rows := bufio.NewReaderSize(r, 256<<10)
+	rows := source
+	if r != io.Reader(source) {
+		rows = bufio.NewReaderSize(r, 64<<10)
+	}
 	if mark, _ := rows.Peek(3); string(mark) == "\ufeff" {
 		_, _ = rows.Discard(3) // it was peeked
 	}

@@ -81,7 +81,7 @@ func queryForeign(t *testing.T, s *Server) {
 		"2026-11-18|One, Inc.|7|1.2500\n2026-11-19|One, Inc.|7|2.5000" {
 		t.Errorf("joined: %q", got)
 	}
-	if got := table(t, conn, `SELECT "$path", "$size" > 10, name FROM drop.symbols ORDER BY 1`); strings.Join(got, "\n") != "s3://dropped/symbols/a b%20ü.csv|true|One, Inc.\ns3://dropped/symbols/deeper/b.csv.gz|true|Zwei AG" {
+	if got := table(t, conn, `SELECT "$path", "$size" > 10, name FROM drop.symbols ORDER BY 1`); strings.Join(got, "\n") != "s3://dropped/symbols/a b%20ü.csv|t|One, Inc.\ns3://dropped/symbols/deeper/b.csv.gz|t|Zwei AG" {
 		t.Errorf("paths: %q", got)
 	}
 	if got := table(t, conn, `SELECT quantity FROM drop.history WHERE trade_date = $1::date`, "2026-11-19"); fmt.Sprint(got) != "[2]" {
@@ -94,8 +94,11 @@ func queryForeign(t *testing.T, s *Server) {
 	if got := table(t, conn, `SELECT operation, count(*) FROM public."kept$snapshots" GROUP BY 1`); fmt.Sprint(got) != "[append|1]" {
 		t.Errorf("snapshots: %q", got)
 	}
-	execute1(t, conn, `DROP TABLE drop.symbols`)
 	var refused *pgconn.PgError
+	if _, err := conn.Exec(t.Context(), `CREATE MATERIALIZED VIEW public.v AS SELECT symbol, sum(quantity) AS q FROM drop.history GROUP BY 1`); !errors.As(err, &refused) || refused.Code != "0A000" || !strings.Contains(refused.Message, "external table drop.history") {
+		t.Errorf("a view over an external table: %v", err)
+	}
+	execute1(t, conn, `DROP TABLE drop.symbols`)
 	if _, err := rowsOf(context.Background(), conn, `SELECT * FROM drop.symbols`); !errors.As(err, &refused) || refused.Code != "42P01" {
 		t.Errorf("a dropped external table: %v", err)
 	}

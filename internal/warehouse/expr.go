@@ -156,8 +156,10 @@ func (r *rewriter) column(s *scope, n node) (node, sqlType, error) {
 			}
 		}
 		// table.column.field of a struct keeps DuckDB's reading.
-		if u, ok := s.resolve(names[:1]); ok && (u.kind == kindStruct || u.kind == kindUnknown) {
-			return n, sqlType{}, nil
+		for i := 1; i < len(names); i++ {
+			if u, ok := s.resolve(names[:i]); ok && (u.kind == kindStruct || u.kind == kindUnknown) {
+				return n, sqlType{}, nil
+			}
 		}
 		return nil, t, errorf(codeUndefinedTable, "missing FROM-clause entry for table %q", table).at(at)
 	}

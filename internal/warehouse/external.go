@@ -285,6 +285,16 @@ func (p partitionValues) Range(fieldID int) (lower, upper []byte) {
 	return b, b
 }
 
+// AllNull reports that the partition's value of a key is null.
+func (p partitionValues) AllNull(fieldID int) bool {
+	i := fieldID - 1 - len(p.t.Columns)
+	if i < 0 || i >= len(p.t.Keys) || i >= len(p.values) {
+		return false
+	}
+	c, err := partitionConstant(p.t.Keys[i].Type, p.values[i])
+	return err == nil && c.Null
+}
+
 var (
 	numberRE    = regexp.MustCompile(`^[+-]?[0-9]+(\.[0-9]*)?$`)
 	timestampRE = regexp.MustCompile(`^\d{4}-\d{2}-\d{2}([ T]\d{2}:\d{2}:\d{2}(\.\d{1,9})?)?$`)
