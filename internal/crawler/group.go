@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -337,13 +338,16 @@ type siblings struct {
 // table that lies there, or the most, if they are enough. nil: none.
 func (g *grouper) leadOf(sets []*siblings, candidates int, f *folder, e *existing, forced bool) (lead *siblings) {
 	if e != nil {
+		named := false // lead has the table's keys by their names
 		for _, s := range sets {
 			if e.finding.fits(s.members[0].finding, g.as(e.finding, forced, e, s.key != "")) != "" || len(e.keys) != 1+len(s.members[0].keys) {
 				if g.replaced(s, f, e) {
 					return s
 				}
-			} else if lead == nil {
-				lead = s
+				continue
+			}
+			if same := s.named(e); lead == nil || same && !named {
+				lead, named = s, same
 			}
 		}
 		return lead
@@ -360,6 +364,17 @@ func (g *grouper) leadOf(sets []*siblings, candidates int, f *folder, e *existin
 		return nil
 	}
 	return lead
+}
+
+// named reports whether the folders' keys are the table's. Somebody may have given it
+// others since.
+func (s *siblings) named(e *existing) bool {
+	for i, k := range append([]string{s.key}, s.members[0].keys...) {
+		if e.keys[i] != k && (k != "" || e.keys[i] != "partition_"+strconv.Itoa(i)) {
+			return false
+		}
+	}
+	return true
 }
 
 // counted reports whether the folders' names are numbers or dates, as those of years,
@@ -469,7 +484,7 @@ func (g *grouper) noteAlike(f *folder, tables []*group) {
 		}
 	}
 	if n > 0 {
-		g.note("%s: %d tables there are alike; they came one by one and keep their places. TableLevelConfiguration %d makes one of them", g.where(f), n+1, g.base+f.depth)
+		g.note("%s: %d tables there are alike and keep their places: TableLevelConfiguration %d makes one of them", g.where(f), n+1, g.base+f.depth)
 	}
 }
 

@@ -1,6 +1,7 @@
 package crawler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -125,20 +126,7 @@ func (p *planner) at(path string) *existing { return p.locations[place(p.target.
 // add plans the tables of one target.
 func (p *planner) add(ctx context.Context, t *target) error {
 	p.target = t
-	g := &grouper{intern: newInterner(), prefix: t.prefix, base: 1 + strings.Count(t.prefix, "/"), level: p.config.Grouping.TableLevelConfiguration,
-		combine: p.config.combine(), existing: p.at,
-		partition: func(path string) *existing { return p.inside[xxh3.HashString(place(t.source.URI(path)))] }}
-	var groups []*group
-	if t.file == "" {
-		groups = g.group(t.root)
-	} else if f := t.root; len(f.clusters) > 0 {
-		gr := &group{root: f, file: t.file, finding: f.clusters[0].finding, leaves: []leaf{{folder: f, cluster: f.clusters[0]}}}
-		gr.addOrigins(g, nil, f.clusters[0], f)
-		groups = []*group{gr}
-	}
-	for _, n := range g.notes {
-		p.note("%s", n)
-	}
+	groups := p.group(t)
 	slices.SortStableFunc(groups, func(a, b *group) int {
 		return strings.Compare(a.root.path(t.prefix)+a.file, b.root.path(t.prefix)+b.file)
 	})
@@ -148,6 +136,85 @@ func (p *planner) add(ctx context.Context, t *target) error {
 		}
 	}
 	return nil
+}
+
+// groupingsMax bounds how often a target is grouped.
+const groupingsMax = 4
+
+// group makes the groups of a target. Tables that are there decide what joins them, so
+// the tables that this crawl makes are taken as there, and the folders are grouped again,
+// until that changes nothing: the next crawl would otherwise make other tables of the
+// same files.
+func (p *planner) group(t *target) (groups []*group) {
+	in := newInterner()
+	made := map[string]*existing{}       // by place: of the grouping before
+	inside := map[string]*existing{}     // by a partition's place
+	instead := map[*existing]*existing{} // of the catalog's tables
+	last := ""
+	for range groupingsMax {
+		g := &grouper{intern: in, prefix: t.prefix, base: 1 + strings.Count(t.prefix, "/"), level: p.config.Grouping.TableLevelConfiguration, combine: p.config.combine(),
+			existing: func(path string) *existing {
+				if e := made[path]; e != nil {
+					return e
+				}
+				return p.at(path)
+			},
+			partition: func(path string) *existing {
+				if e := inside[path]; e != nil {
+					return e
+				}
+				e := p.inside[xxh3.HashString(place(t.source.URI(path)))]
+				if i := instead[e]; i != nil {
+					return i
+				}
+				return e
+			}}
+		if f := t.root; t.file == "" {
+			groups = g.group(f)
+		} else if len(f.clusters) > 0 {
+			gr := &group{root: f, file: t.file, finding: f.clusters[0].finding, leaves: []leaf{{folder: f, cluster: f.clusters[0]}}}
+			gr.addOrigins(g, nil, f.clusters[0], f)
+			groups = []*group{gr}
+		}
+		var outline strings.Builder
+		clear(made)
+		clear(inside)
+		clear(instead)
+		for _, gr := range groups {
+			path := gr.root.path(t.prefix)
+			old := p.at(path + gr.file)
+			def, _, _ := p.define(gr, old, t.source.URI(path+gr.file))
+			e := openExisting(catalog.External{Definition: def})
+			e.Name.Table = cmp.Or(gr.file, gr.root.name)
+			if old != nil {
+				e.Name = old.Name
+				instead[old] = e
+			}
+			if gr.file == "" {
+				made[path] = e
+			}
+			fmt.Fprintf(&outline, "%q %q %q %s\n", path, gr.file, gr.keys, gr.finding.class())
+			for _, l := range gr.leaves {
+				leaf := l.folder.path(t.prefix)
+				if len(gr.keys) > 0 {
+					inside[leaf] = e
+				}
+				outline.WriteString(leaf + "\n")
+			}
+		}
+		if outline.String() == last {
+			for _, n := range g.notes {
+				p.note("%s", n)
+			}
+			return groups
+		}
+		last = outline.String()
+		if len(groups) == 0 {
+			last = "none"
+		}
+	}
+	p.note("%s: the tables that lie there decide too differently what joins them; the next crawl may change them", t.uri)
+	return groups
 }
 
 func (p *planner) note(format string, args ...any) {

@@ -157,7 +157,7 @@ func TestMeet(t *testing.T) {
 	}{
 		{"int", "bigint", true}, {"int", "double", true}, {"bigint", "double", false}, {"decimal(8,2)", "double", false}, {"bigint", "decimal(8,2)", true},
 		{"bigint", "decimal(38,30)", false}, {"decimal(30,0)", "decimal(30,20)", false}, {"date", "timestamp", true}, {"string", "int", false}, {"string", "binary", true},
-		{"boolean", "int", false}, {"tinyint", "float", false}, {"array<int>", "array<bigint>", true}, {"array<int>", "int", false},
+		{"boolean", "int", false}, {"tinyint", "float", true}, {"array<int>", "array<bigint>", true}, {"array<int>", "int", false},
 		{"struct<a:int,b:string>", "struct<b:string,c:date>", true}, {"struct<a:int>", "struct<a:string>", false}, {"map<string,int>", "map<string,bigint>", true},
 	} {
 		if got := meet(parseType(c.a), parseType(c.b)); got != c.want {

@@ -321,8 +321,9 @@ func (p *planner) define(gr *group, old *existing, location string) (t hive.Tabl
 	if t.Parameters == nil {
 		t.Parameters = map[string]string{}
 	}
-	delete(t.Parameters, hive.ParamSkipHeader)
-	delete(t.Parameters, paramDeprecated)
+	for _, k := range []string{hive.ParamSkipHeader, paramDelimiter, paramOrdered, paramQuoted, paramJSONPath, paramSerde, paramDeprecated} {
+		delete(t.Parameters, k) // of the former files' form
+	}
 	maps.Copy(t.Parameters, form)
 	t.Parameters[paramCrawler] = p.crawler.Name
 	t.Parameters[paramSerializer], t.Parameters[paramDeserializer] = "1.0", "1.0"
