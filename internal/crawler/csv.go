@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/zeebo/xxh3"
 )
 
 const (
@@ -32,10 +34,11 @@ type csvForm struct {
 	Quote     string `json:"q,omitempty"` // "": nothing is quoted
 	Escape    string `json:"e,omitempty"` // "": a quote within quotes is doubled
 	Header    bool   `json:"h,omitempty"`
-	// First is the first row of a file of which all columns are text and that seems
-	// to have no header: beside files with these names as their header, it is one.
-	First []string `json:"f,omitempty"`
-	Serde string   `json:"s,omitempty"` // OpenCSVSerDe, LazySimpleSerDe, if a classifier says so
+	// First stands for the names that the first row would make, in a file of which all
+	// columns are text and that seems to have no header: beside files with these names
+	// as their header, it is one.
+	First string `json:"f,omitempty"`
+	Serde string `json:"s,omitempty"` // OpenCSVSerDe, LazySimpleSerDe, if a classifier says so
 }
 
 // csvRows parses up to most rows. last reports that data is all there is: otherwise
@@ -267,7 +270,7 @@ func readCSV(data []byte, last bool, c *CSVClassifier) (form csvForm, columns []
 	case width > columnsMax:
 		return form, nil, 0, fmt.Errorf("%d columns, the limit is %d", width, columnsMax)
 	}
-	if !quoted && (c == nil || c.QuoteSymbol == "") {
+	if !quoted && !quotedLater(data, form) && (c == nil || c.QuoteSymbol == "") {
 		form.Quote, form.Escape = "", ""
 	}
 	head, body := cells[0], cells[1:]
@@ -302,7 +305,7 @@ func readCSV(data []byte, last bool, c *CSVClassifier) (form csvForm, columns []
 	case len(head) == width && (c == nil || c.ContainsHeader != HeaderAbsent) && headerCells(head):
 		// It may be a header beside other files, so that its cells are not in the
 		// states, all of which are text or unknown.
-		form.First = head
+		form.First = namesHash(columnNames(head))
 		if states = columnStates(cells[1:], width); len(cells) == 1 {
 			return form, nil, 0, errOnlyHeader
 		}
@@ -318,6 +321,16 @@ func readCSV(data []byte, last bool, c *CSVClassifier) (form csvForm, columns []
 		form.Serde = c.Serde
 	}
 	return form, columns, rows, nil
+}
+
+// quotedLater reports whether a field of the whole sample begins with a quote: the rows
+// that were parsed may be less, and a reader that knows no quotes would part it.
+func quotedLater(data []byte, form csvForm) bool {
+	quote := form.Quote
+	if quote == "" {
+		quote = `"`
+	}
+	return bytes.Contains(data, []byte(form.Delimiter+quote)) || bytes.Contains(data, []byte("\n"+quote))
 }
 
 func columnStates(rows [][]string, width int) []*State {
@@ -437,6 +450,10 @@ func cellShape(s string) string {
 		}
 	}
 	return fmt.Sprint(lower, upper, digit, other)
+}
+
+func namesHash(names []string) string {
+	return strconv.FormatUint(xxh3.HashString(strings.Join(names, "\x00")), 16)
 }
 
 // columnNames makes columns' names of a header: lower case, [a-z0-9_], distinct.

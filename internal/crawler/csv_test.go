@@ -52,6 +52,15 @@ func TestReadCSV(t *testing.T) {
 	}
 }
 
+// TestQuotesBeyondTheRows: a quote after the rows that are looked at counts.
+func TestQuotesBeyondTheRows(t *testing.T) {
+	data := "id,name\n" + strings.Repeat("1,x\n", 2*csvRowsMax) + "2,\"a, b\"\n"
+	form, _, _, err := readCSV([]byte(data), true, nil)
+	if err != nil || form.Quote != `"` {
+		t.Errorf("%+v, %v", form, err)
+	}
+}
+
 func formText(f csvForm) string {
 	s := fmt.Sprintf("%q", f.Delimiter)
 	if f.Quote != "" {

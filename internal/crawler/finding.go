@@ -17,13 +17,14 @@ type interner struct {
 	mu     sync.Mutex
 	byText map[string]*finding
 	joined map[[2]*finding]*finding
+	fitted map[[2]*finding]bool
 }
 
 // internMax bounds the copies; beyond it they are made anew, and nothing else changes.
 const internMax = 20_000
 
 func newInterner() *interner {
-	return &interner{byText: map[string]*finding{}, joined: map[[2]*finding]*finding{}}
+	return &interner{byText: map[string]*finding{}, joined: map[[2]*finding]*finding{}, fitted: map[[2]*finding]bool{}}
 }
 
 func (in *interner) intern(f finding) *finding {
@@ -43,6 +44,7 @@ func (in *interner) internText(text string, f *finding) *finding {
 	if len(in.byText) >= internMax {
 		clear(in.byText)
 		clear(in.joined)
+		clear(in.fitted)
 	}
 	in.byText[text] = f
 	return f
@@ -71,12 +73,43 @@ func (in *interner) join(a, b *finding) *finding {
 	return out
 }
 
+// beside is how much files in one folder must have in common: names, where they are
+// names; what their types have not in common widens.
+func (f *finding) beside() alike {
+	if f.CSV != nil && !f.CSV.Header {
+		return byTypes
+	}
+	return byNames
+}
+
+// fit reports whether files in one folder are of one layout.
+func (in *interner) fit(a, b *finding) bool {
+	if a == b {
+		return true
+	}
+	key := [2]*finding{a, b}
+	in.mu.Lock()
+	have, ok := in.fitted[key]
+	in.mu.Unlock()
+	if ok {
+		return have
+	}
+	fits := a.fits(b, a.beside()) == ""
+	in.mu.Lock()
+	if len(in.fitted) >= internMax {
+		clear(in.fitted)
+	}
+	in.fitted[key] = fits
+	in.mu.Unlock()
+	return fits
+}
+
 func joinFindings(a, b *finding) *finding {
 	first := a
 	out := *a
 	if a.Format == formatCSV {
 		a, b = a.besideHeader(b), b.besideHeader(a)
-		if a.headless() && b.headless() && !slices.Equal(a.CSV.First, b.CSV.First) {
+		if a.headless() && b.headless() && a.CSV.First != b.CSV.First {
 			a, b = a.firstIsData(), b.firstIsData()
 		}
 		form := *a.CSV
@@ -86,8 +119,8 @@ func joinFindings(a, b *finding) *finding {
 		if form.Escape == "" {
 			form.Escape = b.CSV.Escape
 		}
-		if !slices.Equal(form.First, b.CSV.First) {
-			form.First = nil
+		if form.First != b.CSV.First {
+			form.First = ""
 		}
 		out.CSV = &form
 		out.Columns = joinPositions(a.Columns, b.Columns)
@@ -111,7 +144,7 @@ func joinFindings(a, b *finding) *finding {
 
 func (f *csvForm) equal(o *csvForm) bool {
 	return f.Delimiter == o.Delimiter && f.Quote == o.Quote && f.Escape == o.Escape && f.Header == o.Header &&
-		f.Serde == o.Serde && slices.Equal(f.First, o.First)
+		f.Serde == o.Serde && f.First == o.First
 }
 
 // mixed is the compression of files that differ in it. A reader sees each file's
@@ -147,14 +180,14 @@ func joinPositions(a, b []Field) []Field {
 }
 
 // headless reports that the file's first row may be a header after all.
-func (f *finding) headless() bool { return f.CSV != nil && !f.CSV.Header && len(f.CSV.First) > 0 }
+func (f *finding) headless() bool { return f.CSV != nil && !f.CSV.Header && f.CSV.First != "" }
 
 // firstIsData is the finding of a CSV file whose first row is known to be data: its
 // cells are text.
 func (f *finding) firstIsData() *finding {
 	out := *f
 	form := *f.CSV
-	form.First = nil
+	form.First = ""
 	out.CSV, out.Columns = &form, slices.Clone(f.Columns)
 	for i := range out.Columns {
 		out.Columns[i].State = join(out.Columns[i].State, stateString)
@@ -168,15 +201,20 @@ func (f *finding) besideHeader(o *finding) *finding {
 	if !f.headless() || !o.CSV.Header {
 		return f
 	}
-	names := columnNames(f.CSV.First)
-	for i, n := range names[:min(len(names), len(o.Columns))] {
-		if n != o.Columns[i].Name {
-			return f
-		}
+	n := len(f.Columns)
+	if n > len(o.Columns) {
+		return f
+	}
+	names := make([]string, n)
+	for i := range names {
+		names[i] = o.Columns[i].Name
+	}
+	if namesHash(names) != f.CSV.First {
+		return f
 	}
 	out := *f
 	form := *f.CSV
-	form.Header, form.First = true, nil
+	form.Header, form.First = true, ""
 	out.CSV = &form
 	out.Columns = slices.Clone(f.Columns)
 	for i := range out.Columns {
@@ -248,11 +286,31 @@ func (a *finding) fits(b *finding, as alike) (why string) {
 			}
 		}
 	}
+	if a.Format == formatParquet {
+		if why := a.unreadable(b); why != "" {
+			return why
+		}
+	}
 	if as == byForm {
 		return ""
 	}
 	if n := similarity(a, b, as == byTypes); n <= similarMin {
 		return fmt.Sprintf("%d %% of its columns are the table's; more than %d %% make one table", n, similarMin)
+	}
+	return ""
+}
+
+// unreadable names a column of Parquet files that no reader takes for the table's,
+// whatever type that has.
+func (a *finding) unreadable(b *finding) string {
+	at := make(map[string]*State, len(a.Columns))
+	for _, f := range a.Columns {
+		at[f.Name] = f.State
+	}
+	for _, f := range b.Columns {
+		if s, ok := at[f.Name]; ok && !meet(s, f.State) {
+			return fmt.Sprintf("its column %s is %s beside %s, and no type reads both", f.Name, f.State.typeText(), s.typeText())
+		}
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -25,6 +26,7 @@ type group struct {
 type leaf struct {
 	folder  *folder
 	cluster *cluster
+	total   *stats // of a folder with what is below it; nil: of its own files
 }
 
 // grouper makes tables of a target's folders, from the leaves up.
@@ -43,7 +45,9 @@ type grouper struct {
 	// existing returns the table of this crawler that lies exactly at a folder, by its
 	// path within the source.
 	existing func(path string) *existing
-	notes    []string // about folders that make no table
+	// partition returns the table of this crawler of which a folder is a partition.
+	partition func(path string) *existing
+	notes     []string // about folders that make no table
 }
 
 func (g *grouper) note(format string, args ...any) {
@@ -54,6 +58,14 @@ func (g *grouper) note(format string, args ...any) {
 
 func (g *grouper) rel(f *folder) string {
 	return strings.TrimPrefix(f.path(g.prefix), g.prefix)
+}
+
+// where names a folder in a note.
+func (g *grouper) where(f *folder) string {
+	if f.parent == nil {
+		return "the target's own folder"
+	}
+	return g.rel(f)
 }
 
 // owner is the existing table at the folder or nearest above it.
@@ -68,11 +80,12 @@ func (g *grouper) owner(f *folder) *existing {
 
 // group returns the tables of a folder and what is below it.
 func (g *grouper) group(f *folder) []*group {
+	if f.foreign != "" {
+		g.note("%s: %s, whose files alone are not its rows: it is not crawled", g.where(f), f.foreign)
+		return nil
+	}
 	e := g.existing(f.path(g.prefix))
 	own, out := g.own(f)
-	if own != nil && !g.replaces(own, f, e) {
-		own = nil
-	}
 	var candidates []*group
 	for _, c := range f.children {
 		for _, sub := range g.group(c) {
@@ -83,6 +96,9 @@ func (g *grouper) group(f *folder) []*group {
 			}
 		}
 	}
+	if own != nil && e != nil && !g.remains(own, f, e, len(candidates) > 0) {
+		own = nil
+	}
 	depth := g.base + f.depth
 	if len(candidates) == 0 || g.level > depth {
 		if own != nil {
@@ -91,7 +107,7 @@ func (g *grouper) group(f *folder) []*group {
 		}
 		return append(out, candidates...)
 	}
-	forced := g.level == depth
+	forced := g.level > 0 // at the level or below it
 	byKey := slices.ContainsFunc(candidates, func(c *group) bool { return c.root.level.key != "" })
 	if own != nil && !byKey && (e == nil || len(e.keys) == 0) {
 		return append(out, g.flat(own, candidates, e, forced)...)
@@ -102,7 +118,7 @@ func (g *grouper) group(f *folder) []*group {
 		own.pinned = e != nil
 		rest = append(rest, own)
 	case own != nil && !own.known():
-		table.notes = append(table.notes, fmt.Sprintf("%d files, %s for one, lie beside the partitions of %s and are in none of them: move them into one", own.stats().objects, own.leaves[0].cluster.first, g.rel(f)))
+		table.notes = append(table.notes, fmt.Sprintf("%d files, %s for one, lie beside the partitions of %s and are in none of them: move them into one", own.stats().objects, own.leaves[0].cluster.first, g.where(f)))
 	}
 	if table != nil {
 		rest = append(rest, table)
@@ -110,18 +126,62 @@ func (g *grouper) group(f *folder) []*group {
 	return append(out, rest...)
 }
 
-// replaces reports whether files of another form than the table at a folder are so
-// many that they are the table from now on: more than 70 in 100 of all that lie there.
-func (g *grouper) replaces(gr *group, f *folder, e *existing) bool {
-	if e == nil || e.finding.fits(gr.finding, byForm) == "" {
-		return true
+// remains reports whether a folder's own files are the table that lies there: they fit
+// it, or are more than 70 in 100 of the files. Beside partitions they never are.
+func (g *grouper) remains(own *group, f *folder, e *existing, partitions bool) bool {
+	fits := e.finding.fits(own.finding, byForm) == ""
+	files := f.objects
+	if len(e.keys) > 0 {
+		files = f.total
 	}
-	n := gr.stats().objects
-	if n*100 > similarMin*f.total {
+	n := own.stats().objects
+	switch {
+	case own.known(), fits && len(e.keys) == 0:
 		return true
+	case len(e.keys) > 0 && (partitions || n*100 <= similarMin*files):
+		g.note("%s: %d files, %s for one, lie beside the partitions of %s and are in none of them: move them into one", g.where(f), n, own.leaves[0].cluster.first, e.Name.Table)
+		return false
+	case n*100 <= similarMin*files:
+		g.note("%s: %d of %d files are %s: they are not the table %s, and are in no table", g.where(f), n, files, own.finding.describe(), e.Name.Table)
+		return false
 	}
-	g.note("%s: %d of %d files are %s: they are not the table %s, and are in no table", g.rel(f), n, f.total, gr.finding.describe(), e.Name.Table)
-	return false
+	return true
+}
+
+// replaced reports whether tables of folders side by side are the table from now on that
+// lies above them, though they do not fit it: because more than 70 in 100 of the
+// partitions that still have files were written anew, or because none of its files is
+// left.
+func (g *grouper) replaced(s *siblings, f *folder, e *existing) bool {
+	former := map[*folder]bool{}
+	var files int64
+	for _, m := range s.members {
+		files += m.stats().objects
+		for _, l := range m.leaves {
+			for c := l.folder; c != f; c = c.parent {
+				if g.partition(c.path(g.prefix)) == e {
+					former[c] = true
+				}
+			}
+		}
+	}
+	living := g.living(f, e)
+	if living == 0 {
+		return files*100 > similarMin*f.total
+	}
+	return len(former)*100 > similarMin*living
+}
+
+// living counts the table's partitions below a folder that still have files.
+func (g *grouper) living(f *folder, e *existing) (n int) {
+	for _, c := range f.children {
+		if c.total > 0 && g.partition(c.path(g.prefix)) == e {
+			n++
+		} else {
+			n += g.living(c, e)
+		}
+	}
+	return n
 }
 
 func (gr *group) known() bool { return len(gr.leaves) > 0 && gr.leaves[0].cluster == nil }
@@ -130,10 +190,10 @@ func (gr *group) known() bool { return len(gr.leaves) > 0 && gr.leaves[0].cluste
 // have nothing in common.
 func (g *grouper) own(f *folder) (table *group, files []*group) {
 	if f.known != nil {
-		return &group{root: f, finding: f.known, leaves: []leaf{{f, nil}}}, nil
+		return &group{root: f, finding: f.known, leaves: []leaf{{folder: f}}}, nil
 	}
 	if f.overflow > 0 {
-		g.note("%s: %d files have other layouts than the first %d that were met: part them into folders", g.rel(f), f.overflow, clustersMax)
+		g.note("%s: %d files have other layouts than the first %d that were met: part them into folders", g.where(f), f.overflow, clustersMax)
 	}
 	if len(f.clusters) == 0 {
 		return nil, nil
@@ -142,13 +202,13 @@ func (g *grouper) own(f *folder) (table *group, files []*group) {
 	if lead == nil {
 		for _, c := range f.clusters {
 			if c.files > clusterNames {
-				g.note("%s: %d files like %s lie among files of other layouts: part them into folders, or exclude some", g.rel(f), c.files, c.first)
+				g.note("%s: %d files like %s lie among files of other layouts: part them into folders, or exclude some", g.where(f), c.files, c.first)
 				continue
 			}
 			for _, name := range c.names {
 				one := *c
 				one.files, one.bytes, one.rows, one.first, one.names = 1, c.bytes/c.files, c.rows/c.files, name, []string{name}
-				gr := &group{root: f, file: name, finding: c.finding, leaves: []leaf{{f, &one}}}
+				gr := &group{root: f, file: name, finding: c.finding, leaves: []leaf{{folder: f, cluster: &one}}}
 				gr.addOrigins(g, nil, &one, f)
 				files = append(files, gr)
 			}
@@ -164,7 +224,7 @@ func (g *grouper) own(f *folder) (table *group, files []*group) {
 		}
 		as := byForm
 		if c.Format == formatCSV {
-			as = byTypes
+			as = all.beside()
 		}
 		why := all.fits(c.finding, as)
 		if why == "" { // read by names: the columns that some files lack are null
@@ -174,13 +234,13 @@ func (g *grouper) own(f *folder) (table *group, files []*group) {
 			all.files, all.bytes, all.rows = all.files+c.files, all.bytes+c.bytes, all.rows+c.rows
 			continue
 		}
-		table.notes = append(table.notes, fmt.Sprintf("%d of %d files in %s, %s for one, do not fit: %s", c.files, total, g.rel(f), c.first, why))
+		table.notes = append(table.notes, fmt.Sprintf("%d of %d files in %s, %s for one, do not fit: %s", c.files, total, g.where(f), c.first, why))
 		for _, n := range c.names {
 			table.odd = append(table.odd, g.rel(f)+n)
 		}
 	}
 	table.finding = all.finding
-	table.leaves = []leaf{{f, &all}}
+	table.leaves = []leaf{{folder: f, cluster: &all}}
 	table.addOrigins(g, nil, &all, f)
 	return table, nil
 }
@@ -217,7 +277,7 @@ func (g *grouper) flat(own *group, candidates []*group, e *existing, forced bool
 	own.pinned = e != nil
 	out := []*group{own}
 	for _, c := range candidates {
-		if c.pinned && !forced || own.finding.fits(c.finding, g.as(forced, e, false)) != "" {
+		if c.pinned && !forced || own.finding.fits(c.finding, g.as(own.finding, forced, e, false)) != "" {
 			out = append(out, c)
 			continue
 		}
@@ -274,6 +334,49 @@ type siblings struct {
 	members []*group
 }
 
+// leadOf chooses the tables that become one of the folder above: those that continue the
+// table that lies there, or the most, if they are enough. nil: none.
+func (g *grouper) leadOf(sets []*siblings, candidates int, f *folder, e *existing, forced bool) (lead *siblings) {
+	if e != nil {
+		named := false // lead has the table's keys by their names
+		for _, s := range sets {
+			if e.finding.fits(s.members[0].finding, g.as(e.finding, forced, e, s.key != "")) != "" || len(e.keys) != 1+len(s.members[0].keys) {
+				if g.replaced(s, f, e) {
+					return s
+				}
+				continue
+			}
+			if same := s.named(e); lead == nil || same && !named {
+				lead, named = s, same
+			}
+		}
+		return lead
+	}
+	for _, s := range sets {
+		if lead == nil || len(s.members) > len(lead.members) {
+			lead = s
+		}
+	}
+	if lead == nil || forced || lead.key != "" {
+		return lead
+	}
+	if len(lead.members) < 2 && !lead.counted() || len(lead.members)*100 <= similarMin*candidates {
+		return nil
+	}
+	return lead
+}
+
+// named reports whether the folders' keys are the table's. Somebody may have given it
+// others since.
+func (s *siblings) named(e *existing) bool {
+	for i, k := range append([]string{s.key}, s.members[0].keys...) {
+		if e.keys[i] != k && (k != "" || e.keys[i] != "partition_"+strconv.Itoa(i)) {
+			return false
+		}
+	}
+	return true
+}
+
 // counted reports whether the folders' names are numbers or dates, as those of years,
 // months, days and hours are: a single one of them is a partition already.
 func (s *siblings) counted() bool {
@@ -286,12 +389,13 @@ func (s *siblings) counted() bool {
 	return true
 }
 
-// as is how much files must have in common.
-func (g *grouper) as(forced bool, e *existing, named bool) alike {
+// as is how much files must have in common with those of f. Folders KEY=VALUE say that
+// they belong together, which is enough where columns are found by their names.
+func (g *grouper) as(f *finding, forced bool, e *existing, named bool) alike {
 	switch {
-	case forced || g.combine || named:
+	case forced || g.combine || named && f.CSV == nil:
 		return byForm
-	case e != nil:
+	case e != nil || named:
 		return byNames
 	}
 	return byTypes
@@ -308,7 +412,7 @@ func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, force
 		key := plainName(c.root.level.key)
 		i := slices.IndexFunc(sets, func(s *siblings) bool {
 			first := s.members[0]
-			return s.key == key && slices.Equal(first.keys, c.keys) && first.finding.fits(c.finding, g.as(forced, nil, key != "")) == ""
+			return s.key == key && slices.Equal(first.keys, c.keys) && first.finding.fits(c.finding, g.as(first.finding, forced, e, key != "")) == ""
 		})
 		if i < 0 {
 			sets = append(sets, &siblings{key: key})
@@ -316,31 +420,24 @@ func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, force
 		}
 		sets[i].members = append(sets[i].members, c)
 	}
-	var lead *siblings
+	lead := g.leadOf(sets, len(candidates), f, e, forced)
 	for _, s := range sets {
-		if e != nil && len(e.keys) == 1+len(s.members[0].keys) && e.finding.fits(s.members[0].finding, byForm) == "" {
-			lead = s
-			break
-		}
-	}
-	if lead == nil {
-		for _, s := range sets {
-			if lead == nil || len(s.members) > len(lead.members) {
-				lead = s
-			}
-		}
-		if lead != nil && !forced && lead.key == "" && (len(lead.members) < 2 && !lead.counted() || len(lead.members)*100 <= similarMin*len(candidates)) {
-			lead = nil
-		}
-	}
-	for _, s := range sets {
-		if s != lead {
+		switch {
+		case s == lead:
+		case e != nil && s.key != "":
+			// Within a partitioned table they would only be in its way.
+			m := s.members[0]
+			g.note("%s: %d folders like %s hold %s: they are no partitions of %s, and are in no table", g.where(f), len(s.members), m.root.name, m.finding.describe(), e.Name.Table)
+		default:
 			rest = append(rest, s.members...)
 		}
 	}
 	if lead == nil {
 		g.noteAlike(f, rest)
 		return nil, rest
+	}
+	for _, m := range lead.members {
+		m.collapse(g)
 	}
 	first := lead.members[0]
 	table = &group{root: f, keys: append([]string{lead.key}, first.keys...), finding: first.finding, pinned: e != nil,
@@ -353,15 +450,33 @@ func (g *grouper) partitioned(f *folder, candidates []*group, e *existing, force
 		}
 		table.absorb(g, m)
 	}
-	if !g.replaces(table, f, e) {
-		return nil, rest
-	}
 	return table, rest
+}
+
+// collapse makes one leaf of a group without keys, whose files may lie at several
+// depths: it becomes a partition.
+func (gr *group) collapse(g *grouper) {
+	if len(gr.keys) > 0 || len(gr.leaves) == 1 && gr.leaves[0].folder == gr.root {
+		return
+	}
+	one := leaf{folder: gr.root}
+	if !gr.known() {
+		sum := gr.stats()
+		one.total = &sum
+		one.cluster = &cluster{finding: gr.finding, files: sum.objects, bytes: sum.bytes, rows: sum.rows, origins: map[string]string{}}
+		for column, file := range gr.origins {
+			one.cluster.origins[column] = strings.TrimPrefix(file, g.rel(gr.root))
+		}
+	}
+	gr.leaves = []leaf{one}
 }
 
 // noteAlike says that tables lie side by side that would have been one, had they come
 // together.
 func (g *grouper) noteAlike(f *folder, tables []*group) {
+	if len(tables) == 0 {
+		return
+	}
 	n := 0
 	for _, t := range tables[1:] {
 		if t.pinned && tables[0].pinned && tables[0].finding.fits(t.finding, byTypes) == "" {
@@ -369,7 +484,7 @@ func (g *grouper) noteAlike(f *folder, tables []*group) {
 		}
 	}
 	if n > 0 {
-		g.note("%s: %d tables there are alike; they came one by one and keep their places. TableLevelConfiguration %d makes one of them", g.rel(f), n+1, g.base+f.depth)
+		g.note("%s: %d tables there are alike and keep their places: TableLevelConfiguration %d makes one of them", g.where(f), n+1, g.base+f.depth)
 	}
 }
 

@@ -196,10 +196,13 @@ func (s *jsonScanner) value(depth int) (*State, error) {
 // jsonText is the state of a JSON string: a time, or text. Numbers within quotes
 // were meant as text.
 func jsonText(text string) *State {
-	if len(text) >= 10 && text[0]-'0' <= 9 && text[4] == '-' {
-		return timeState(text)
+	if len(text) < 10 || text[0]-'0' > 9 || text[4] != '-' {
+		return stateString
 	}
-	return stateString
+	if s := timeState(text); s != stateDate {
+		return s
+	}
+	return stateDay // which no reader of JSON takes for a timestamp
 }
 
 func (s *jsonScanner) word(w string, state *State) (*State, error) {

@@ -179,7 +179,6 @@ type Manager struct {
 
 	mu       sync.Mutex
 	crawlers map[string]*entry
-	dead     bool // a test's crash: nothing more is written
 	closed   bool
 	wake     chan struct{} // the loop looks again
 	wg       sync.WaitGroup

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -51,6 +52,7 @@ const (
 	convInt8            = 15
 	convInt16           = 16
 	convJSON            = 19
+	convBSON            = 20
 	convInterval        = 21
 )
 
@@ -97,26 +99,33 @@ func readParquet(r io.ReaderAt, size int64) (columns []Field, rows int64, notes 
 	}
 	nodes, rows, err := parseFooter(footer)
 	if err != nil {
-		return nil, 0, nil, fmt.Errorf("Parquet footer: %w", err)
+		return nil, 0, nil, fmt.Errorf("read the Parquet footer: %w", err)
 	}
 	p := schemaReader{nodes: nodes}
 	root, err := p.take()
 	if err != nil {
-		return nil, 0, nil, fmt.Errorf("Parquet schema: %w", err)
+		return nil, 0, nil, fmt.Errorf("read the Parquet schema: %w", err)
 	}
 	for range root.children {
 		f, err := p.field(1)
 		if err != nil {
-			return nil, 0, nil, fmt.Errorf("Parquet schema: %w", err)
+			return nil, 0, nil, fmt.Errorf("read the Parquet schema: %w", err)
 		}
-		if why := badColumn(f.Name); why != "" {
+		why := badColumn(f.Name)
+		switch {
+		case f.State == nil:
+			why = fmt.Sprintf("the column %s is left out: no Hive type is like its Parquet type", f.Name)
+		case why == "" && slices.ContainsFunc(columns, func(c Field) bool { return c.Name == f.Name }):
+			why = fmt.Sprintf("the column %s is there twice, in other letters: readers cannot tell which one is meant", f.Name)
+		}
+		if why != "" {
 			notes = append(notes, why)
 			continue
 		}
-		columns = joinFields(columns, []Field{f})
+		columns = append(columns, f)
 	}
 	if p.at != len(nodes) {
-		return nil, 0, nil, errors.New("Parquet schema: nodes without a parent")
+		return nil, 0, nil, errors.New("read the Parquet schema: nodes without a parent")
 	}
 	return columns, rows, notes, nil
 }
@@ -200,9 +209,9 @@ const (
 	logicalTime      = 7
 	logicalTimestamp = 8
 	logicalInteger   = 10
+	logicalUnknown   = 11 // of a column of nulls
 	logicalJSON      = 12
 	logicalUUID      = 14
-	logicalFloat16   = 15
 )
 
 func readLogical(t *thrift, typ byte, n *parquetNode) {
@@ -244,14 +253,15 @@ func (p *schemaReader) take() (*parquetNode, error) {
 	return n, nil
 }
 
-// field reads a node with what is below it.
+// field reads a node with what is below it. The State is nil where Hive has no type
+// for it.
 func (p *schemaReader) field(depth int) (Field, error) {
 	n, err := p.take()
 	if err != nil {
 		return Field{}, err
 	}
 	s, err := p.state(n, depth)
-	if err == nil && n.repetition == repRepeated {
+	if err == nil && s != nil && n.repetition == repRepeated {
 		s = &State{Kinds: kindArray, Elem: s} // a list without the annotation
 	}
 	return Field{strings.ToLower(n.name), s}, err
@@ -265,7 +275,7 @@ func (p *schemaReader) state(n *parquetNode, depth int) (*State, error) {
 		return n.scalar(), nil
 	}
 	if n.children == 0 {
-		return stateString, nil // a group of nothing: no engine has a type for it
+		return nil, nil
 	}
 	switch {
 	case n.children == 1 && (n.logical == logicalList || n.converted == convList):
@@ -283,9 +293,12 @@ func (p *schemaReader) group(children, depth int) (*State, error) {
 		if err != nil {
 			return nil, err
 		}
-		if badMember(f.Name) == "" {
+		if badMember(f.Name) == "" && f.State != nil {
 			s.Fields = joinFields(s.Fields, []Field{f})
 		}
+	}
+	if len(s.Fields) == 0 {
+		return nil, nil
 	}
 	return s, nil
 }
@@ -313,6 +326,9 @@ func (p *schemaReader) list(list *parquetNode, depth int) (*State, error) {
 			return nil, err
 		}
 	}
+	if elem == nil {
+		return nil, nil
+	}
 	return &State{Kinds: kindArray, Elem: elem}, nil
 }
 
@@ -334,23 +350,30 @@ func (p *schemaReader) mapping(depth int) (*State, error) {
 			return nil, err
 		}
 	}
+	if key.State == nil || value.State == nil {
+		return nil, nil
+	}
 	return &State{Kinds: kindMap, Key: key.State, Elem: value.State}, nil
 }
 
-// scalar is the state of a leaf. Unsigned numbers take the next wider type, and
-// those of 64 bits a decimal; times of day and intervals stay the numbers and bytes
-// that the file has, as Hive has no type for them.
+// scalar is the state of a leaf, or nil: Hive has no type for times of day, intervals
+// and half floats, and engines do not agree on one. Unsigned numbers take the next
+// wider type, and those of 64 bits a decimal.
 func (n *parquetNode) scalar() *State {
 	switch {
 	case n.logical == logicalDecimal || n.converted == convDecimal:
 		if n.precision < 1 || n.precision > precisionMax || n.scale < 0 || n.scale > n.precision {
-			return &State{Kinds: kindBinary}
+			return nil
 		}
 		return decimal(n.precision-n.scale, n.scale)
 	case n.logical == logicalDate || n.converted == convDate:
 		return stateDate
 	case n.logical == logicalTimestamp || n.converted == convTimestampMillis || n.converted == convTimestampMicros || n.physical == physInt96:
 		return stateTimestamp
+	case n.logical == logicalTime || n.converted == convTimeMillis || n.converted == convTimeMicros || n.converted == convInterval || n.converted == convBSON:
+		return nil
+	case n.logical == logicalUUID && n.physical == physFixed:
+		return stateString // engines show a UUID as its text
 	}
 	switch n.physical {
 	case physBoolean:
@@ -368,12 +391,11 @@ func (n *parquetNode) scalar() *State {
 			return stateString
 		}
 	case physFixed:
-		switch n.logical {
-		case logicalFloat16:
-			return &State{Kinds: kindFloat}
-		case logicalUUID:
-			return stateString // engines show a UUID as its text
-		}
+	default:
+		return nil
+	}
+	if n.logical != 0 && n.logical != logicalUnknown {
+		return nil
 	}
 	return &State{Kinds: kindBinary}
 }

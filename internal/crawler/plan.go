@@ -1,13 +1,12 @@
 package crawler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +39,7 @@ type planner struct {
 	inside    map[uint64]*existing // by the hash of a partition's place: this crawler's table
 	taken     map[string]bool      // names in the database
 	placed    map[string]bool      // locations that a table of this crawl has
+	taking    map[*folder]bool     // folders that a table of this crawl has
 	report    *Report
 	changes   []catalog.ExternalChange
 	parts     int // partition changes
@@ -60,7 +60,7 @@ type target struct {
 
 func newPlanner(ctx context.Context, d Definition, c config, cat *catalog.Catalog, r *Report, now time.Time) (*planner, error) {
 	p := &planner{crawler: d, config: c, catalog: cat, now: now, report: r,
-		locations: map[string]*existing{}, inside: map[uint64]*existing{}, taken: map[string]bool{}, placed: map[string]bool{}}
+		locations: map[string]*existing{}, inside: map[uint64]*existing{}, taken: map[string]bool{}, placed: map[string]bool{}, taking: map[*folder]bool{}}
 	externals, err := cat.Externals(ctx, d.Database)
 	if err != nil {
 		return nil, err
@@ -92,10 +92,10 @@ func (p *planner) readPartitions(ctx context.Context) error {
 			continue
 		}
 		if err := p.catalog.ExternalPartitions(ctx, e.Name, catalog.PartitionsPage{}, func(have catalog.ExternalPartition) bool {
-			if have.Storage != nil {
+			if have.Storage != nil && len(p.inside) < partitionsKnownMax {
 				p.inside[xxh3.HashString(place(have.Storage.Location))] = e
 			}
-			return len(p.inside) < partitionsKnownMax
+			return true
 		}); err != nil {
 			return err
 		}
@@ -126,19 +126,7 @@ func (p *planner) at(path string) *existing { return p.locations[place(p.target.
 // add plans the tables of one target.
 func (p *planner) add(ctx context.Context, t *target) error {
 	p.target = t
-	g := &grouper{intern: newInterner(), prefix: t.prefix, base: 1 + strings.Count(t.prefix, "/"), level: p.config.Grouping.TableLevelConfiguration,
-		combine: p.config.combine(), existing: p.at}
-	var groups []*group
-	if t.file == "" {
-		groups = g.group(t.root)
-	} else if f := t.root; len(f.clusters) > 0 {
-		gr := &group{root: f, file: t.file, finding: f.clusters[0].finding, leaves: []leaf{{f, f.clusters[0]}}}
-		gr.addOrigins(g, nil, f.clusters[0], f)
-		groups = []*group{gr}
-	}
-	for _, n := range g.notes {
-		p.note("%s", n)
-	}
+	groups := p.group(t)
 	slices.SortStableFunc(groups, func(a, b *group) int {
 		return strings.Compare(a.root.path(t.prefix)+a.file, b.root.path(t.prefix)+b.file)
 	})
@@ -148,6 +136,85 @@ func (p *planner) add(ctx context.Context, t *target) error {
 		}
 	}
 	return nil
+}
+
+// groupingsMax bounds how often a target is grouped.
+const groupingsMax = 4
+
+// group makes the groups of a target. Tables that are there decide what joins them, so
+// the tables that this crawl makes are taken as there, and the folders are grouped again,
+// until that changes nothing: the next crawl would otherwise make other tables of the
+// same files.
+func (p *planner) group(t *target) (groups []*group) {
+	in := newInterner()
+	made := map[string]*existing{}       // by place: of the grouping before
+	inside := map[string]*existing{}     // by a partition's place
+	instead := map[*existing]*existing{} // of the catalog's tables
+	last := ""
+	for range groupingsMax {
+		g := &grouper{intern: in, prefix: t.prefix, base: 1 + strings.Count(t.prefix, "/"), level: p.config.Grouping.TableLevelConfiguration, combine: p.config.combine(),
+			existing: func(path string) *existing {
+				if e := made[path]; e != nil {
+					return e
+				}
+				return p.at(path)
+			},
+			partition: func(path string) *existing {
+				if e := inside[path]; e != nil {
+					return e
+				}
+				e := p.inside[xxh3.HashString(place(t.source.URI(path)))]
+				if i := instead[e]; i != nil {
+					return i
+				}
+				return e
+			}}
+		if f := t.root; t.file == "" {
+			groups = g.group(f)
+		} else if len(f.clusters) > 0 {
+			gr := &group{root: f, file: t.file, finding: f.clusters[0].finding, leaves: []leaf{{folder: f, cluster: f.clusters[0]}}}
+			gr.addOrigins(g, nil, f.clusters[0], f)
+			groups = []*group{gr}
+		}
+		var outline strings.Builder
+		clear(made)
+		clear(inside)
+		clear(instead)
+		for _, gr := range groups {
+			path := gr.root.path(t.prefix)
+			old := p.at(path + gr.file)
+			def, _, _ := p.define(gr, old, t.source.URI(path+gr.file))
+			e := openExisting(catalog.External{Definition: def})
+			e.Name.Table = cmp.Or(gr.file, gr.root.name)
+			if old != nil {
+				e.Name = old.Name
+				instead[old] = e
+			}
+			if gr.file == "" {
+				made[path] = e
+			}
+			fmt.Fprintf(&outline, "%q %q %q %s\n", path, gr.file, gr.keys, gr.finding.class())
+			for _, l := range gr.leaves {
+				leaf := l.folder.path(t.prefix)
+				if len(gr.keys) > 0 {
+					inside[leaf] = e
+				}
+				outline.WriteString(leaf + "\n")
+			}
+		}
+		if outline.String() == last {
+			for _, n := range g.notes {
+				p.note("%s", n)
+			}
+			return groups
+		}
+		last = outline.String()
+		if len(groups) == 0 {
+			last = "none"
+		}
+	}
+	p.note("%s: the tables that lie there decide too differently what joins them; the next crawl may change them", t.uri)
+	return groups
 }
 
 func (p *planner) note(format string, args ...any) {
@@ -170,6 +237,9 @@ func (p *planner) table(ctx context.Context, gr *group) error {
 		return nil
 	}
 	p.placed[place(location)] = true
+	for _, l := range gr.leaves {
+		p.taking[l.folder] = true
+	}
 	if p.tables++; p.config.TableThreshold > 0 && p.tables > p.config.TableThreshold {
 		return fmt.Errorf("%w tables: the crawl makes more than the %d of TableThreshold; see TableLevelConfiguration and TableGroupingPolicy", ErrTooMany, p.config.TableThreshold)
 	}
@@ -253,7 +323,7 @@ func formReason(was, def *hive.Table, columns int) string {
 		why = append(why, fmt.Sprintf("its files are %s, no longer %s", b, a))
 	}
 	if columns > 0 {
-		why = append(why, fmt.Sprintf("%d columns are new or wider", columns))
+		why = append(why, fmt.Sprintf("columns that are new or wider: %d", columns))
 	}
 	if len(was.PartitionKeys) != len(def.PartitionKeys) {
 		why = append(why, fmt.Sprintf("it has %d partition keys, no longer %d", len(def.PartitionKeys), len(was.PartitionKeys)))
@@ -356,7 +426,7 @@ func (p *planner) partitions(ctx context.Context, gr *group, def *hive.Table, ol
 				return true
 			}
 			next := p.partition(gr, l, def)
-			if !p.config.inherit() && have.Storage != nil && len(have.Storage.Columns) > 0 {
+			if !p.config.inherit() && have.Storage != nil && len(have.Storage.Columns) > 0 && old.continues(gr.finding) {
 				next.Storage.Columns = have.Storage.Columns
 			}
 			if have.Storage != nil && maps.Equal(have.Parameters, next.Parameters) && sameColumns(have.Storage.Columns, next.Storage.Columns) && sameStorage(have.Storage, next.Storage) {
@@ -403,192 +473,4 @@ func (p *planner) partition(gr *group, l leaf, def *hive.Table) hive.Partition {
 		maps.Copy(params, gr.finding.form())
 	}
 	return hive.Partition{Values: gr.values(l), Storage: &s, Parameters: params}
-}
-
-func (t *target) rel(f *folder) string { return strings.TrimPrefix(f.path(t.prefix), t.prefix) }
-
-// find returns the folder at a location and whether the target covers it.
-func (t *target) find(location string) (f *folder, covered bool) {
-	rest, ok := strings.CutPrefix(place(location)+"/", t.uri)
-	if !ok {
-		return nil, false
-	}
-	if t.file != "" && place(location) != place(t.source.URI(t.prefix+t.file)) {
-		return nil, false
-	}
-	f = t.root
-	for seg := range strings.SplitSeq(strings.Trim(rest, "/"), "/") {
-		if seg == "" {
-			continue
-		}
-		if f = t.child(f, seg); f == nil {
-			return nil, true
-		}
-	}
-	return f, true
-}
-
-// child is the folder below f that a location's segment names.
-func (t *target) child(f *folder, segment string) *folder {
-	// Children are in the order of the listing, in which a folder ends in '/'.
-	i := sort.Search(len(f.children), func(i int) bool { return f.children[i].name+"/" >= segment+"/" })
-	if i < len(f.children) && f.children[i].name == segment {
-		return f.children[i]
-	}
-	if !strings.Contains(segment, "%") {
-		return nil
-	}
-	base := t.source.URI(f.path(t.prefix)) // the source's locations have escapes
-	for _, c := range f.children {
-		if t.source.URI(c.path(t.prefix)) == base+segment+"/" {
-			return c
-		}
-	}
-	return nil
-}
-
-// there reports whether any object lies at a location that the crawl covers.
-func (p *planner) there(ctx context.Context, t *target, location string, folderOf *folder) (bool, error) {
-	if folderOf != nil {
-		return folderOf.total > 0, nil
-	}
-	if strings.HasSuffix(location, "/") {
-		return false, nil
-	}
-	name := t.prefix + strings.TrimPrefix(location, t.uri)
-	if t.exclude.match(strings.TrimPrefix(name, t.prefix)) {
-		return false, nil
-	}
-	r, err := t.source.Open(ctx, name)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, nil
-		}
-		return true, nil // it cannot be read, which is no reason to drop its table
-	}
-	return true, r.Close()
-}
-
-// goneOrKept plans what becomes of a partition of which no folder is left.
-func (p *planner) goneOrKept(ctx context.Context, have hive.Partition, r *TableReport, change *catalog.ExternalChange) error {
-	if have.Storage == nil {
-		return nil
-	}
-	f, covered := p.target.find(have.Storage.Location)
-	if !covered {
-		return nil // somebody put it elsewhere
-	}
-	if ok, err := p.there(ctx, p.target, have.Storage.Location, f); err != nil || ok {
-		return err // its files are there, and no reader understands them now
-	}
-	switch p.crawler.Policy.DeleteBehavior {
-	case Log:
-		r.partition("gone, kept by LOG:", have.Values)
-		return nil
-	case Delete:
-		change.Remove = append(change.Remove, have.Values)
-		r.partition("removed", have.Values)
-	default:
-		if have.Parameters[paramDeprecated] != "" {
-			return nil
-		}
-		have.Parameters = maps.Clone(have.Parameters)
-		if have.Parameters == nil {
-			have.Parameters = map[string]string{}
-		}
-		have.Parameters[paramDeprecated] = strconv.FormatInt(p.now.UnixMilli(), 10)
-		change.Put = append(change.Put, have)
-		r.partition("deprecated", have.Values)
-	}
-	r.PartitionsRemoved++
-	return p.count(r.Name)
-}
-
-// gone plans what becomes of the crawler's tables that no group continues.
-func (p *planner) gone(ctx context.Context, targets []*target) error {
-	var left []*existing
-	for _, e := range p.locations {
-		if !e.used {
-			left = append(left, e)
-		}
-	}
-	slices.SortFunc(left, func(a, b *existing) int { return strings.Compare(a.Name.Table, b.Name.Table) })
-	for _, e := range left {
-		location := e.Definition.Storage.Location
-		r := TableReport{Name: e.Name.Table, Location: location, Action: ActionKept}
-		change := catalog.ExternalChange{Table: e.Name, IfVersion: e.Version}
-		covered, err := p.goneTable(ctx, targets, e, &r)
-		if err != nil {
-			return err
-		}
-		if !covered {
-			continue // its target is no longer crawled
-		}
-		if r.Action == ActionDelete {
-			switch p.crawler.Policy.DeleteBehavior {
-			case Log:
-				r.Action, r.Reason = ActionLogged, r.Reason+"; DeleteBehavior is LOG: it stays"
-			case Delete:
-				change.Drop = true
-			default:
-				r.Action = ActionDeprecate
-				if e.Definition.Parameters[paramDeprecated] != "" {
-					r.Action, r.Reason = ActionNone, "it is deprecated already"
-					break
-				}
-				def := cloneTable(e.Definition)
-				def.Parameters[paramDeprecated] = strconv.FormatInt(p.now.UnixMilli(), 10)
-				change.Define = &def
-			}
-		}
-		p.finish(r, change)
-	}
-	return nil
-}
-
-// goneTable says why no group continues a table: r.Action is ActionDelete if its
-// files are gone or are another table's now.
-func (p *planner) goneTable(ctx context.Context, targets []*target, e *existing, r *TableReport) (covered bool, err error) {
-	location := e.Definition.Storage.Location
-	for _, t := range targets {
-		f, ok := t.find(location)
-		if !ok {
-			continue
-		}
-		there, err := p.there(ctx, t, location, f)
-		if err != nil {
-			return false, err
-		}
-		switch {
-		case !there:
-			r.Action, r.Reason = ActionDelete, "its files are gone"
-		case f != nil && p.absorbed(t, f):
-			r.Action, r.Reason = ActionDelete, "its files are another table's now"
-		default:
-			r.Reason = "its files are there, and none can be read as they are now: it stays"
-			if f != nil {
-				r.Objects, r.Bytes = f.objects, f.bytes
-			}
-		}
-		return true, nil
-	}
-	return false, nil
-}
-
-// absorbed reports whether a table of this crawl lies above the folder, which has
-// files that were read.
-func (p *planner) absorbed(t *target, f *folder) bool {
-	if !f.readable() {
-		return false
-	}
-	for f = f.parent; f != nil; f = f.parent {
-		if p.placed[place(t.source.URI(f.path(t.prefix)))] {
-			return true
-		}
-	}
-	return false
-}
-
-func (f *folder) readable() bool {
-	return len(f.clusters) > 0 || slices.ContainsFunc(f.children, (*folder).readable)
 }

@@ -43,10 +43,13 @@ func TestParquetTypes(t *testing.T) {
 	}
 	l := recognise(t, "a.parquet", parquetFile(t, 3, fields...))
 	want := "bool boolean, i8 tinyint, i16 smallint, i32 int, i64 bigint, u8 smallint, u16 int, u32 bigint, u64 decimal(20,0), f32 float, f64 double, " +
-		"d9 decimal(9,2), d18 decimal(18,4), d38 decimal(38,10), s string, b binary, fixed binary, day date, ms timestamp, us timestamp, ns timestamp, tod bigint, " +
+		"d9 decimal(9,2), d18 decimal(18,4), d38 decimal(38,10), s string, b binary, fixed binary, day date, ms timestamp, us timestamp, ns timestamp, " +
 		"l array<int>, ll array<array<string>>, m map<string,double>, st struct<x:bigint,y:array<struct<z:date>>>"
 	if got := columnsText(l.Columns); got != want || l.rows != 3 || l.Outcome != outcomeTable {
 		t.Errorf("%d rows, outcome %d %s\n got %s\nwant %s", l.rows, l.Outcome, l.Reason, got, want)
+	}
+	if len(l.Notes) != 1 || !strings.Contains(l.Notes[0], "column tod is left out") {
+		t.Errorf("notes %q", l.Notes)
 	}
 	if l := recognise(t, "e.parquet", parquetFile(t, 0, fields[:2]...)); l.Outcome != outcomeEmpty {
 		t.Errorf("a file without rows: outcome %d", l.Outcome)

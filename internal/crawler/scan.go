@@ -44,6 +44,7 @@ type folder struct {
 	pending    int64
 	overflow   int64 // files beyond clustersMax layouts
 	sampled    int
+	foreign    string // what kind of table lies here that is more than its files
 }
 
 // cluster is the files of one layout in one folder.
@@ -272,14 +273,22 @@ const (
 // place finds the object's folder, or says why it has none.
 func (s *scanner) place(sl *slot, rest string) error {
 	segments := strings.Split(rest, "/")
-	for _, seg := range segments {
+	for i, seg := range segments {
 		if why := refusedSegment(seg); why != "" {
 			sl.refuse = why
 			return nil
 		}
 		if hidden(seg) {
 			sl.refuse = skipHidden
+			if what, ok := foreignTables[seg]; ok && i < len(segments)-1 {
+				return s.foreign(segments[:i], what)
+			}
 			return nil
+		}
+	}
+	if n := len(segments); n >= 2 && segments[n-2] == "metadata" && strings.HasSuffix(rest, ".metadata.json") {
+		if err := s.foreign(segments[:n-2], "an Iceberg table"); err != nil {
+			return err
 		}
 	}
 	switch {
@@ -298,6 +307,22 @@ func (s *scanner) place(sl *slot, rest string) error {
 	}
 	f, why, err := s.folder(segments[:len(segments)-1])
 	sl.folder, sl.refuse, sl.base = f, why, segments[len(segments)-1]
+	return err
+}
+
+// foreignTables are the folders by which tables are known whose files alone are not
+// their rows.
+var foreignTables = map[string]string{"_delta_log": "a Delta Lake table", ".hoodie": "a Hudi table"}
+
+// foreign marks a folder as the place of such a table.
+func (s *scanner) foreign(segments []string, what string) error {
+	if len(segments) > folderDepthMax {
+		return nil
+	}
+	f, refused, err := s.folder(segments)
+	if err == nil && refused == "" {
+		f.foreign = what
+	}
 	return err
 }
 
@@ -392,7 +417,7 @@ func (f *folder) add(in *interner, sl *slot) {
 	l := sl.learnt
 	var c *cluster
 	for _, have := range f.clusters {
-		if have.fits(l.finding, byTypes) == "" {
+		if in.fit(have.finding, l.finding) {
 			c = have
 			break
 		}

@@ -1,7 +1,6 @@
 package crawler
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -19,6 +18,7 @@ const (
 	kindFloat         // 32 bits
 	kindDouble
 	kindDate
+	kindDay // a date that is no timestamp at midnight to its reader
 	kindTimestamp
 	kindString
 	kindVarchar // of tables that somebody else typed: length is the bound
@@ -175,7 +175,7 @@ func (s *State) typ(depth int) *serde.Type {
 		if int(s.Digits)+int(s.Scale) <= precisionMax {
 			return &serde.Type{Kind: serde.Double}
 		}
-	case within(kindDate):
+	case within(kindDate | kindDay):
 		return &serde.Type{Kind: serde.Date}
 	case within(kindsTime):
 		return &serde.Type{Kind: serde.Timestamp}
@@ -309,13 +309,48 @@ func agree(a, b *State) bool {
 	return isText(a) == isText(b) && (isText(a) || !isText(join(a, b)))
 }
 
-func (k kinds) String() string {
-	names := []string{"boolean", "integer", "number", "decimal", "float", "double", "date", "timestamp", "string", "varchar", "binary", "array", "map", "struct"}
-	var out []string
-	for i, n := range names {
-		if k&(1<<i) != 0 {
-			out = append(out, n)
+// readable reports whether readers of typed files take a column of type u for one of
+// type t: no value is lost, and none has to be printed or parsed.
+func readable(t, u *serde.Type) bool {
+	whole := map[serde.Kind]int{serde.TinyInt: 3, serde.SmallInt: 5, serde.Int: 10, serde.BigInt: 19} // digits
+	digits, isWhole := whole[u.Kind]
+	switch t.Kind {
+	case serde.TinyInt, serde.SmallInt, serde.Int, serde.BigInt:
+		return isWhole && digits <= whole[t.Kind]
+	case serde.Float:
+		return u.Kind == serde.Float || isWhole && digits <= 5
+	case serde.Double:
+		return u.Kind == serde.Double || u.Kind == serde.Float || isWhole && digits <= 10
+	case serde.Decimal:
+		return isWhole && digits <= t.Precision-t.Scale || u.Kind == serde.Decimal && u.Scale <= t.Scale && u.Precision-u.Scale <= t.Precision-t.Scale
+	case serde.String, serde.Varchar, serde.Char:
+		return u.Kind == serde.String || u.Kind == serde.Varchar || u.Kind == serde.Char || u.Kind == serde.Binary
+	case serde.Timestamp:
+		return u.Kind == serde.Timestamp || u.Kind == serde.Date
+	case serde.Array:
+		return u.Kind == serde.Array && readable(t.Element, u.Element)
+	case serde.Map:
+		return u.Kind == serde.Map && readable(t.Key, u.Key) && readable(t.Element, u.Element)
+	case serde.Struct:
+		if u.Kind != serde.Struct {
+			return false
 		}
+		for _, f := range u.Fields {
+			i := slices.IndexFunc(t.Fields, func(o serde.Column) bool { return o.Name == f.Name })
+			if i >= 0 && !readable(t.Fields[i].Type, f.Type) {
+				return false
+			}
+		}
+		return true
 	}
-	return fmt.Sprint(out)
+	return t.Kind == u.Kind
+}
+
+// meet reports whether readers of typed files take two columns for one.
+func meet(a, b *State) bool {
+	if a == b || a.Kinds == 0 || b.Kinds == 0 {
+		return true
+	}
+	t := join(a, b).Type()
+	return readable(t, a.Type()) && readable(t, b.Type())
 }

@@ -32,7 +32,7 @@ func randomState(r *rand.Rand, depth int) *State {
 	case 5:
 		return []*State{stateNumber, stateNumber19, stateDouble, {Kinds: kindFloat}}[r.IntN(4)]
 	case 6:
-		return []*State{stateDate, stateTimestamp}[r.IntN(2)]
+		return []*State{stateDate, stateTimestamp, stateDay}[r.IntN(3)]
 	case 7:
 		return []*State{stateString, {Kinds: kindBinary}}[r.IntN(2)]
 	case 8:
@@ -149,6 +149,23 @@ func TestTypesOnlyWiden(t *testing.T) {
 	}
 }
 
+// TestMeet: what columns of Parquet files can be one.
+func TestMeet(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"int", "bigint", true}, {"int", "double", true}, {"bigint", "double", false}, {"decimal(8,2)", "double", false}, {"bigint", "decimal(8,2)", true},
+		{"bigint", "decimal(38,30)", false}, {"decimal(30,0)", "decimal(30,20)", false}, {"date", "timestamp", true}, {"string", "int", false}, {"string", "binary", true},
+		{"boolean", "int", false}, {"tinyint", "float", true}, {"array<int>", "array<bigint>", true}, {"array<int>", "int", false},
+		{"struct<a:int,b:string>", "struct<b:string,c:date>", true}, {"struct<a:int>", "struct<a:string>", false}, {"map<string,int>", "map<string,bigint>", true},
+	} {
+		if got := meet(parseType(c.a), parseType(c.b)); got != c.want {
+			t.Errorf("%s, %s: %t", c.a, c.b, got)
+		}
+	}
+}
+
 func TestTypes(t *testing.T) {
 	for _, c := range []struct {
 		states []*State
@@ -167,6 +184,8 @@ func TestTypes(t *testing.T) {
 		{[]*State{{Kinds: kindFloat}}, "float"},
 		{[]*State{stateBoolean, stateNumber}, "string"},
 		{[]*State{stateDate, stateTimestamp}, "timestamp"},
+		{[]*State{stateDay, stateDate}, "date"},
+		{[]*State{stateDay, stateTimestamp}, "string"},
 		{[]*State{stateDate, stateNumber}, "string"},
 		{[]*State{{Kinds: kindVarchar, Length: 3}, {Kinds: kindVarchar, Length: 9}}, "varchar(9)"},
 		{[]*State{{Kinds: kindVarchar, Length: 3}, stateString}, "string"},
@@ -223,7 +242,7 @@ func TestTextState(t *testing.T) {
 		{"true", "boolean"}, {"FALSE", "boolean"}, {"t", "string"}, {"yes", "string"},
 		{"2026-11-25", "date"}, {"2024-02-29", "date"}, {"2023-02-29", "string"}, {"2026-13-01", "string"}, {"11/25/2026", "string"}, {"20261125", "bigint"},
 		{"2026-11-25 09:30:00", "timestamp"}, {"2026-11-25T09:30:00.123456789Z", "timestamp"}, {"2026-11-25T09:30:00+01:00", "string"},
-		{"2026-11-25T24:00:00", "string"}, {"2026-11-25 09:30:00.1234567890", "string"}, {"2026-11-25 09:30", "string"}, {"0000-01-01", "string"},
+		{"2026-11-25 09:30:00Z", "string"}, {"2026-11-25T24:00:00", "string"}, {"2026-11-25 09:30:00.1234567890", "string"}, {"2026-11-25 09:30", "string"}, {"0000-01-01", "string"},
 		{"12:30:00", "string"}, {"AAPL", "string"}, {"192.168.0.1", "string"},
 	} {
 		if got := textState(c.text).typeText(); got != c.want {

@@ -71,6 +71,12 @@ func openExisting(e catalog.External) *existing {
 	return x
 }
 
+// continues reports whether the table's columns are those of the files: of another
+// format their types mean nothing, of CSV with other names their places neither.
+func (x *existing) continues(f *finding) bool {
+	return x.finding.Format == f.Format && (f.CSV == nil || !f.CSV.Header || x.finding.fits(f, byNames) == "")
+}
+
 // paramSerde keeps which SerDe a classifier asked for.
 const paramSerde = "tapehouse.classifier.serde"
 
@@ -79,8 +85,11 @@ type stats struct{ objects, bytes, rows int64 }
 
 func (l leaf) stats() stats {
 	c := l.cluster
-	if c == nil {
+	switch {
+	case c == nil:
 		return stats{}
+	case l.total != nil:
+		return *l.total
 	}
 	s := stats{c.files, c.bytes, c.rows}
 	if counted := l.folder.objects - int64(l.folder.sampled); counted > 0 && c.files > 0 {
@@ -267,7 +276,7 @@ func (p *planner) define(gr *group, old *existing, location string) (t hive.Tabl
 	var before []hive.Column
 	if old != nil {
 		t = cloneTable(old.Definition)
-		if t.Storage != nil {
+		if t.Storage != nil && old.continues(gr.finding) {
 			before = t.Storage.Columns
 		}
 	}
@@ -312,8 +321,9 @@ func (p *planner) define(gr *group, old *existing, location string) (t hive.Tabl
 	if t.Parameters == nil {
 		t.Parameters = map[string]string{}
 	}
-	delete(t.Parameters, hive.ParamSkipHeader)
-	delete(t.Parameters, paramDeprecated)
+	for _, k := range []string{hive.ParamSkipHeader, paramDelimiter, paramOrdered, paramQuoted, paramJSONPath, paramSerde, paramDeprecated} {
+		delete(t.Parameters, k) // of the former files' form
+	}
 	maps.Copy(t.Parameters, form)
 	t.Parameters[paramCrawler] = p.crawler.Name
 	t.Parameters[paramSerializer], t.Parameters[paramDeserializer] = "1.0", "1.0"

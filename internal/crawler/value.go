@@ -27,6 +27,7 @@ var (
 	stateBoolean   = &State{Kinds: kindBoolean}
 	stateDouble    = &State{Kinds: kindDouble}
 	stateDate      = &State{Kinds: kindDate}
+	stateDay       = &State{Kinds: kindDay}
 	stateTimestamp = &State{Kinds: kindTimestamp}
 	stateString    = &State{Kinds: kindString}
 	stateNumber    = &State{Kinds: kindNumber, Digits: 14}
@@ -128,8 +129,9 @@ func exponent(s string) bool {
 }
 
 // timeState is the state of a text that begins with a digit and is no number:
-// yyyy-MM-dd, or that with HH:mm:ss, up to nine decimals and Z. A zone's offset
-// makes it text, for Hive's timestamp would lose it.
+// yyyy-MM-dd, or that with HH:mm:ss and up to nine decimals, parted by a space, or by T
+// and then with Z if need be. A zone's offset makes it text, for Hive's timestamp would
+// lose it.
 func timeState(s string) *State {
 	if len(s) < 10 || s[4] != '-' || s[7] != '-' {
 		return stateString
@@ -156,7 +158,7 @@ func timeState(s string) *State {
 		}
 		rest = rest[1+n:]
 	}
-	if rest == "" || rest == "Z" {
+	if rest == "" || rest == "Z" && s[10] == 'T' {
 		return stateTimestamp
 	}
 	return stateString
