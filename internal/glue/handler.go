@@ -119,6 +119,10 @@ func (h *Handler) resource(operation string, body []byte) (name, arn string) {
 		}
 		return strings.ToLower(string(v))
 	}
+	if strings.Contains(operation, "Crawl") || strings.Contains(operation, "Classifier") {
+		// A crawler reads any bucket, and its next definition may name any database.
+		return auth.AnyStream, prefix + "*"
+	}
 	database, table := member("DatabaseName"), ""
 	switch operation {
 	case "GetDatabase", "UpdateDatabase", "DeleteDatabase":
