@@ -39,8 +39,8 @@ func TestCrawl(t *testing.T) {
 		w := newWorld(t)
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			w.t = t
-			w.clock = w.clock.Add(time.Minute)
-			w.bucket.now = w.clock.Add(-time.Hour)
+			w.tick(time.Minute)
+			w.bucket.now = w.now().Add(-time.Hour)
 			return w.script(d)
 		})
 	})

@@ -43,7 +43,7 @@ type csvForm struct {
 
 // csvRows parses up to most rows. last reports that data is all there is: otherwise
 // a last row without a line end is left out. odd counts rows that are not well-formed.
-func csvRows(data []byte, form csvForm, last bool, most int) (rows [][]string, odd int, quoted bool) {
+func csvRows(data string, form csvForm, last bool, most int) (rows [][]string, odd int, quoted bool) {
 	p := csvParser{data: data, last: last, delimiter: form.Delimiter[0]}
 	if form.Quote != "" {
 		p.quote, p.quotes = form.Quote[0], true
@@ -65,7 +65,8 @@ func csvRows(data []byte, form csvForm, last bool, most int) (rows [][]string, o
 }
 
 type csvParser struct {
-	data             []byte
+	data             string
+	width            int // of the last row
 	at               int
 	last             bool
 	delimiter, quote byte
@@ -79,16 +80,15 @@ func (p *csvParser) row() (row []string, ok bool) {
 	if p.at >= len(p.data) {
 		return nil, false
 	}
+	row = make([]string, 0, max(p.width, 4))
 	for {
 		field, end := p.field()
 		row = append(row, field)
-		switch end {
-		case endField:
+		if end == endField {
 			continue
-		case endRow:
-			return row, true
 		}
-		return row, p.last
+		p.width = len(row)
+		return row, end == endRow || p.last
 	}
 }
 
@@ -108,7 +108,7 @@ func (p *csvParser) field() (string, csvEnd) {
 	for p.at < len(p.data) {
 		switch c := p.data[p.at]; {
 		case c == p.delimiter || c == '\n' || c == '\r':
-			text := string(p.data[start:p.at])
+			text := p.data[start:p.at]
 			return text, p.end()
 		case p.quotes && c == p.quote:
 			p.odd++ // a quote within a bare field is kept as it is
@@ -117,7 +117,7 @@ func (p *csvParser) field() (string, csvEnd) {
 		}
 		p.at++
 	}
-	return string(p.data[start:]), endData
+	return p.data[start:], endData
 }
 
 // end passes over a delimiter or a line end: LF, CR LF or CR.
@@ -164,11 +164,11 @@ func (p *csvParser) quotedField() (string, csvEnd) {
 		start := p.at
 		for p.at < len(p.data) {
 			if c := p.data[p.at]; c == p.delimiter || c == '\n' || c == '\r' {
-				return string(text) + string(p.data[start:p.at]), p.end()
+				return string(text) + p.data[start:p.at], p.end()
 			}
 			p.at++
 		}
-		return string(text) + string(p.data[start:]), endData
+		return string(text) + p.data[start:], endData
 	}
 	if p.last {
 		p.odd++
@@ -181,10 +181,13 @@ var errOnlyHeader = fmt.Errorf("%w: one line of names, a header it seems", errEm
 var errNotCSV = errors.New("no delimiter parts its lines evenly into two columns or more; a CSV classifier can say how it is to be read")
 
 // detectCSV finds the dialect by which most lines have equally many fields.
-func detectCSV(data []byte, last bool) (csvForm, error) {
+func detectCSV(data string, last bool) (csvForm, error) {
 	var best csvForm
 	bestScore, bestColumns := 0, 0
 	for i := range delimiters {
+		if strings.IndexByte(data, delimiters[i]) < 0 {
+			continue
+		}
 		for _, form := range quotings(data, delimiters[i:i+1]) {
 			rows, odd, _ := csvRows(data, form, last, csvDetectRows)
 			columns, even := shape(rows)
@@ -204,15 +207,15 @@ func detectCSV(data []byte, last bool) (csvForm, error) {
 }
 
 // quotings are the ways in which the fields may be quoted, the likely one first.
-func quotings(data []byte, delimiter string) []csvForm {
+func quotings(data string, delimiter string) []csvForm {
 	var out []csvForm
-	if bytes.IndexByte(data, '"') >= 0 {
+	if strings.IndexByte(data, '"') >= 0 {
 		out = append(out, csvForm{Delimiter: delimiter, Quote: `"`})
-		if bytes.Contains(data, []byte(`\"`)) {
+		if strings.Contains(data, `\"`) {
 			out = append(out, csvForm{Delimiter: delimiter, Quote: `"`, Escape: `\`})
 		}
 	}
-	if bytes.Contains(data, []byte(delimiter+"'")) || data[0] == '\'' {
+	if strings.Contains(data, delimiter+"'") || data[0] == '\'' {
 		out = append(out, csvForm{Delimiter: delimiter, Quote: "'"})
 	}
 	return append(out, csvForm{Delimiter: delimiter})
@@ -237,14 +240,15 @@ func evenEnough(even, rows int) bool {
 }
 
 // readCSV reads the columns of a file's sample. c may say more than can be detected.
-func readCSV(data []byte, last bool, c *CSVClassifier) (form csvForm, columns []Field, rows int, err error) {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	if err := checkText(data, last); err != nil {
+func readCSV(sample []byte, last bool, c *CSVClassifier) (form csvForm, columns []Field, rows int, err error) {
+	sample = bytes.TrimPrefix(sample, []byte("\xef\xbb\xbf"))
+	if err := checkText(sample, last); err != nil {
 		return form, nil, 0, err
 	}
-	if len(bytes.TrimSpace(data)) == 0 {
+	if len(bytes.TrimSpace(sample)) == 0 {
 		return form, nil, 0, errEmpty
 	}
+	data := string(sample) // fields are parts of it
 	if c != nil && c.Delimiter != "" {
 		form.Delimiter, form.Quote = c.Delimiter, c.QuoteSymbol
 	} else if form, err = detectCSV(data, last); err != nil {
@@ -325,12 +329,12 @@ func readCSV(data []byte, last bool, c *CSVClassifier) (form csvForm, columns []
 
 // quotedLater reports whether a field of the whole sample begins with a quote: the rows
 // that were parsed may be less, and a reader that knows no quotes would part it.
-func quotedLater(data []byte, form csvForm) bool {
+func quotedLater(data string, form csvForm) bool {
 	quote := form.Quote
 	if quote == "" {
 		quote = `"`
 	}
-	return bytes.Contains(data, []byte(form.Delimiter+quote)) || bytes.Contains(data, []byte("\n"+quote))
+	return strings.Contains(data, form.Delimiter+quote) || strings.Contains(data, "\n"+quote)
 }
 
 func columnStates(rows [][]string, width int) []*State {

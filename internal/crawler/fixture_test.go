@@ -138,8 +138,20 @@ type world struct {
 	bucket *bucket
 	cat    *catalog.Catalog
 	m      *Manager
+	ticks  sync.Mutex
 	clock  time.Time
-	log    *bytes.Buffer
+}
+
+func (w *world) now() time.Time {
+	w.ticks.Lock()
+	defer w.ticks.Unlock()
+	return w.clock
+}
+
+func (w *world) tick(d time.Duration) {
+	w.ticks.Lock()
+	defer w.ticks.Unlock()
+	w.clock = w.clock.Add(d)
 }
 
 func newWorld(t testing.TB) *world {
@@ -160,7 +172,7 @@ func (w *world) open() {
 }
 
 func (w *world) options() Options {
-	return Options{Catalog: w.cat, Dir: filepath.Join(w.dir, "crawler"), Now: func() time.Time { return w.clock }, Workers: 4,
+	return Options{Catalog: w.cat, Dir: filepath.Join(w.dir, "crawler"), Now: w.now, Workers: 4,
 		Logger: slog.New(slog.DiscardHandler), Open: func(_ context.Context, path string) (Source, string, error) {
 			rest, ok := strings.CutPrefix(path, "s3://lake")
 			if !ok || rest != "" && rest[0] != '/' {

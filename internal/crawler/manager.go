@@ -425,7 +425,7 @@ func (m *Manager) Delete(ctx context.Context, name string) error {
 func (m *Manager) info(e *entry) Info {
 	i := Info{Definition: e.Definition, State: StateReady, ScheduleState: e.ScheduleState, Version: e.Version, CreatedAt: e.CreatedAt, UpdatedAt: e.UpdatedAt}
 	if r := e.run; r != nil {
-		i.State, i.Elapsed = StateRunning, m.o.Now().Sub(r.StartedAt)
+		i.State, i.Elapsed = StateRunning, m.o.Now().Sub(r.began)
 		if r.stopping {
 			i.State = StateStopping
 		}
@@ -582,7 +582,7 @@ func (m *Manager) Metrics(name string) (Metrics, error) {
 	}
 	if e.run != nil {
 		out.Estimating = len(took) == 0
-		out.TimeLeft = max(0, out.MedianRuntime-m.o.Now().Sub(e.run.StartedAt))
+		out.TimeLeft = max(0, out.MedianRuntime-m.o.Now().Sub(e.run.began))
 	}
 	return out, nil
 }

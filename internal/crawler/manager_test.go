@@ -262,7 +262,7 @@ func TestNoWrites(t *testing.T) {
 	w.crawl("c")
 	before := w.dump()
 	for range 3 {
-		w.clock = w.clock.Add(time.Hour)
+		w.tick(time.Hour)
 		if r := w.crawl("c"); r.Tables[0].Action != ActionNone || r.Totals.Examined != 0 {
 			t.Errorf("%+v", r)
 		}
@@ -285,7 +285,7 @@ func TestHistory(t *testing.T) {
 	ctx := context.Background()
 	w.define(Definition{})
 	for i := range historyMax + 5 {
-		w.clock = w.clock.Add(time.Minute)
+		w.tick(time.Minute)
 		if i%50 == 0 {
 			w.bucket.put(fmt.Sprintf("t%d/a.json", i), fmt.Sprintf(`{"a%d":1}`, i)+"\n")
 		}
@@ -338,7 +338,7 @@ func TestScheduledCrawls(t *testing.T) {
 		t.Errorf("wait %v, %d crawls", wait, count("c"))
 	}
 	for range 61 {
-		w.clock = w.clock.Add(time.Minute)
+		w.tick(time.Minute)
 		w.m.startDue()
 		count("often")
 	}
@@ -349,13 +349,13 @@ func TestScheduledCrawls(t *testing.T) {
 		t.Errorf("%d crawls in an hour, want 12", n)
 	}
 	must(t, w.m.StopSchedule(context.Background(), "c"))
-	w.clock = w.clock.Add(48 * time.Hour)
+	w.tick(48 * time.Hour)
 	w.m.startDue()
 	if n := count("c"); n != 1 {
 		t.Errorf("%d crawls of a stopped schedule", n)
 	}
 	// What passed while the program was down is left out.
-	w.clock = w.clock.Add(90 * time.Second)
+	w.tick(90 * time.Second)
 	w.reopen()
 	w.m.startDue()
 	if n := count("often"); n > 14 {

@@ -87,7 +87,7 @@ func TestRandomTrees(t *testing.T) {
 		parquetFile(t, 2, arrow.Field{Name: "id", Type: arrow.PrimitiveTypes.Int32}, arrow.Field{Name: "price", Type: &arrow.Decimal128Type{Precision: 20, Scale: 6}}),
 		parquetFile(t, 2, arrow.Field{Name: "id", Type: arrow.PrimitiveTypes.Float64}, arrow.Field{Name: "venue", Type: arrow.BinaryTypes.String}),
 	}
-	seeds := uint64(150)
+	seeds := uint64(60)
 	if testing.Short() {
 		seeds = 20
 	}

@@ -29,9 +29,10 @@ const (
 
 // run is a crawl of a crawler, from its start to its entry in the history.
 type run struct {
-	Crawl
-	byEvent  bool // it leaves no entry unless it changes something
-	stopping bool
+	Crawl              // of the goroutine that crawls, until done
+	began    time.Time // StartedAt, for everybody
+	byEvent  bool      // it leaves no entry unless it changes something
+	stopping bool      // under Manager.mu
 	cancel   context.CancelCauseFunc
 	done     chan struct{}
 	report   *Report
@@ -107,6 +108,7 @@ func (m *Manager) start(ctx context.Context, name string, byEvent bool) (*run, e
 		return nil, fmt.Errorf("crawler %s: %w", name, ErrRunning)
 	}
 	r := &run{byEvent: byEvent, done: make(chan struct{}), Crawl: Crawl{Crawler: name, ID: uuid.NewString(), Sequence: 1, State: CrawlRunning, StartedAt: m.o.Now().UTC()}}
+	r.began = r.StartedAt
 	if n := len(e.crawls); n > 0 {
 		r.Sequence = e.crawls[n-1].Sequence + 1
 	}
