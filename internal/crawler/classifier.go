@@ -46,8 +46,11 @@ type CSVClassifier struct {
 	ContainsHeader    string   `json:",omitempty"` // UNKNOWN, PRESENT, ABSENT; "": UNKNOWN
 	Header            []string `json:",omitempty"` // the columns' names
 	AllowSingleColumn bool     `json:",omitempty"`
-	CustomDatatypes   []string `json:",omitempty"` // of the columns, in their order
-	Serde             string   `json:",omitempty"` // OpenCSVSerDe, LazySimpleSerDe, None; "": by the quotes
+	// DisableValueTrimming takes blanks around a value for a part of it, so that it is
+	// text.
+	DisableValueTrimming bool     `json:",omitempty"`
+	CustomDatatypes      []string `json:",omitempty"` // of the columns, in their order
+	Serde                string   `json:",omitempty"` // OpenCSVSerDe, LazySimpleSerDe, None; "": by the quotes
 }
 
 // JSONClassifier is Glue's: the path's values are rows.

@@ -293,7 +293,8 @@ func readCSV(sample []byte, last bool, c *CSVClassifier) (form csvForm, columns 
 	if form.Header && rows == 0 && (c == nil || len(c.Header) == 0) {
 		return form, nil, 0, errEmpty
 	}
-	states := columnStates(body, width)
+	untrimmed := c != nil && c.DisableValueTrimming
+	states := columnStates(body, width, untrimmed)
 	names := make([]string, width)
 	for i := range names {
 		names[i] = "col" + strconv.Itoa(i)
@@ -310,7 +311,7 @@ func readCSV(sample []byte, last bool, c *CSVClassifier) (form csvForm, columns 
 		// It may be a header beside other files, so that its cells are not in the
 		// states, all of which are text or unknown.
 		form.First = namesHash(columnNames(head))
-		if states = columnStates(cells[1:], width); len(cells) == 1 {
+		if states = columnStates(cells[1:], width, untrimmed); len(cells) == 1 {
 			return form, nil, 0, errOnlyHeader
 		}
 	}
@@ -337,7 +338,9 @@ func quotedLater(data string, form csvForm) bool {
 	return strings.Contains(data, form.Delimiter+quote) || strings.Contains(data, "\n"+quote)
 }
 
-func columnStates(rows [][]string, width int) []*State {
+// columnStates joins the states of each column's values. Untrimmed, a value with
+// blanks around it is text.
+func columnStates(rows [][]string, width int, untrimmed bool) []*State {
 	states := make([]*State, width)
 	for i := range states {
 		states[i] = unknown
@@ -347,7 +350,11 @@ func columnStates(rows [][]string, width int) []*State {
 			if cell == `\N` {
 				continue // Hive's null
 			}
-			if states[i] != stateString {
+			switch {
+			case states[i] == stateString:
+			case untrimmed && cell != strings.TrimSpace(cell):
+				states[i] = stateString
+			default:
 				states[i] = join(states[i], textState(cell))
 			}
 		}
@@ -410,7 +417,7 @@ func isHeader(head []string, body [][]string, width int) bool {
 	if !headerCells(head) || len(body) == 0 {
 		return false
 	}
-	states := columnStates(body, width)
+	states := columnStates(body, width, false)
 	for _, s := range states {
 		if s.Kinds != 0 && s.Kinds&kindString == 0 {
 			return true

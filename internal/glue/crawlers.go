@@ -27,6 +27,11 @@ type s3Target struct {
 	Path       string
 	Exclusions []string `json:",omitempty"`
 	SampleSize *int     `json:",omitempty"`
+
+	// Terraform's provider sends these empty.
+	ConnectionName   string `json:",omitempty"`
+	EventQueueARN    string `json:"EventQueueArn,omitempty"`
+	DlqEventQueueARN string `json:"DlqEventQueueArn,omitempty"`
 }
 
 type schemaChangePolicy struct {
@@ -90,6 +95,12 @@ func (in *crawlerInput) apply(d *crawler.Definition) error {
 	if in.Targets != nil {
 		d.Targets = nil
 		for _, t := range in.Targets.S3Targets {
+			if t.ConnectionName != "" {
+				return invalid("ConnectionName is not supported: the server reads buckets with its own credentials, and directories on its disk.")
+			}
+			if t.EventQueueARN+t.DlqEventQueueARN != "" {
+				return invalid("Event queues are not needed: with RecrawlBehavior CRAWL_EVENT_MODE the server watches the folders itself.")
+			}
 			target := crawler.Target{Path: t.Path, Exclusions: t.Exclusions}
 			if !strings.Contains(t.Path, "://") { // Glue takes bucket/folder too
 				target.Path = "s3://" + t.Path
@@ -634,11 +645,8 @@ func (in *classifierInput) apply(c *crawler.Classifier) error {
 		return nil
 	}
 	v := in.CSVClassifier
-	if v.DisableValueTrimming != nil && *v.DisableValueTrimming {
-		return invalid("DisableValueTrimming is not supported: blanks around a value are part of a string, and not of other types.")
-	}
 	if c.CSV == nil {
-		c.CSV = &crawler.CSVClassifier{}
+		c.CSV = &crawler.CSVClassifier{DisableValueTrimming: true} // AWS's default
 	}
 	csv := *c.CSV // another reader may have the one that is there
 	csv.Name = v.Name
@@ -649,6 +657,9 @@ func (in *classifierInput) apply(c *crawler.Classifier) error {
 	}
 	if v.Header != nil {
 		csv.Header = *v.Header
+	}
+	if v.DisableValueTrimming != nil {
+		csv.DisableValueTrimming = *v.DisableValueTrimming
 	}
 	if v.AllowSingleColumn != nil {
 		csv.AllowSingleColumn = *v.AllowSingleColumn
@@ -724,7 +735,7 @@ type jsonClassifierOutput struct {
 func showClassifier(c *crawler.Classifier) (out classifierOutput) {
 	if v := c.CSV; v != nil {
 		out.CSVClassifier = &csvClassifierOutput{Name: v.Name, CreationTime: epochOf(c.CreatedAt), LastUpdated: epochOf(c.UpdatedAt), Version: c.Version, Delimiter: v.Delimiter,
-			QuoteSymbol: v.QuoteSymbol, ContainsHeader: v.ContainsHeader, Header: v.Header, AllowSingleColumn: v.AllowSingleColumn,
+			QuoteSymbol: v.QuoteSymbol, ContainsHeader: v.ContainsHeader, Header: v.Header, DisableValueTrimming: v.DisableValueTrimming, AllowSingleColumn: v.AllowSingleColumn,
 			CustomDatatypeConfigured: len(v.CustomDatatypes) > 0, CustomDatatypes: v.CustomDatatypes, Serde: v.Serde}
 		if v.ContainsHeader == "" {
 			out.CSVClassifier.ContainsHeader = crawler.HeaderUnknown

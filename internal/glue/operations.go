@@ -128,9 +128,6 @@ var refusedMembers = map[string]string{
 	"CrawlerTargets.HudiTargets":                        "HudiTargets is not supported: Hudi's timeline is not read. Register Iceberg tables by Iceberg REST (/iceberg), or crawl Parquet files.",
 	"CrawlerTargets.IcebergTargets":                     "IcebergTargets is not supported: register the table by Iceberg REST (POST /iceberg/v1/namespaces/NAMESPACE/register) with its metadata file.",
 	"CrawlerTargets.CatalogTargets":                     "CatalogTargets is not supported: crawl the folders of the tables as S3Targets.",
-	"S3Target.ConnectionName":                           "ConnectionName is not supported: the server reads buckets with its own credentials, and directories on its disk.",
-	"S3Target.EventQueueArn":                            noQueue,
-	"S3Target.DlqEventQueueArn":                         noQueue,
 	"CreateCrawlerRequest.CrawlerSecurityConfiguration": noSecurityConfiguration,
 	"UpdateCrawlerRequest.CrawlerSecurityConfiguration": noSecurityConfiguration,
 	"CreateClassifierRequest.GrokClassifier":            noGrok,
@@ -152,7 +149,6 @@ var refusedMembers = map[string]string{
 const (
 	noTransactions          = "TransactionId is not supported: governed tables are not kept. Use an Iceberg table, whose commits are transactions."
 	onlyFiles               = "Only S3Targets are crawled here: files in the lake, or in a bucket."
-	noQueue                 = "Event queues are not needed: with RecrawlBehavior CRAWL_EVENT_MODE the server watches the folders itself."
 	noGrok                  = "Only CsvClassifier and JsonClassifier are supported: logs and XML are not read; convert them to JSON lines."
 	noSecurityConfiguration = "CrawlerSecurityConfiguration is not supported: nothing is encrypted with a KMS key here."
 	noTimeTravel            = "QueryAsOfTime is not supported: read former versions by GetTableVersion, and former data of an Iceberg table by its snapshots."

@@ -27,6 +27,7 @@ func TestGlueOperations(t *testing.T) {
 	}
 	s := open(t, testConfig(t))
 	env := environ(t, s)
+	dropFile(t, filepath.Join(s.cfg.Data, "lake", "boto", "quotes", "q.csv"), "symbol|lot\nABC|100\nDEF|1\n")
 	cmd := exec.CommandContext(t.Context(), python, "testdata/glue.py")
 	cmd.Env = env
 	var stderr bytes.Buffer
@@ -83,7 +84,7 @@ func TestGlueOperations(t *testing.T) {
 }
 
 // TestTerraformGlue has Terraform and AWS's own provider make, change, import and
-// destroy databases and tables: a plan that follows an apply finds nothing to do.
+// destroy databases, tables, crawlers and classifiers: a plan that follows an apply finds nothing to do.
 func TestTerraformGlue(t *testing.T) {
 	const untested = "the catalog was not made with it"
 	program := "terraform"
@@ -123,7 +124,7 @@ func TestTerraformGlue(t *testing.T) {
 	tf.run(0, "plan", "-detailed-exitcode")
 	tf.run(2, "plan", "-detailed-exitcode", "-var=changed=true")
 	out := tf.run(0, "apply", "-auto-approve", "-var=changed=true")
-	if want := "0 added, 2 changed, 0 destroyed"; !strings.Contains(out, want) { // in place
+	if want := "0 added, 3 changed, 0 destroyed"; !strings.Contains(out, want) { // in place
 		t.Errorf("no %q in\n%s", want, out)
 	}
 	tf.run(0, "plan", "-detailed-exitcode", "-var=changed=true")
@@ -132,6 +133,7 @@ func TestTerraformGlue(t *testing.T) {
 		"GetDatabase":         {`{"Name":"tf_full"}`, `"Description":"changed","LocationUri":"s3://lake/tf/","Parameters":{"b":"2"}`},
 		"GetTable":            {`{"DatabaseName":"tf_full","Name":"full"}`, `{"Name":"size","Type":"bigint"`},
 		"GetPartitionIndexes": {`{"DatabaseName":"tf_full","TableName":"full"}`, `"IndexName":"by_date"`},
+		"GetCrawler":          {`{"Name":"tf-full"}`, `"DeleteBehavior":"DELETE_FROM_DATABASE"`},
 		"GetTableVersions":    {`{"DatabaseName":"tf_full","TableName":"full"}`, `"VersionId":"1"`},
 	} {
 		if got := described(operation, want[0]); !strings.Contains(got, want[1]) {
@@ -142,11 +144,12 @@ func TestTerraformGlue(t *testing.T) {
 	// A state that knows nothing: all of it is read from the server.
 	var imports strings.Builder
 	for resource, id := range map[string]string{"aws_glue_catalog_database.least": ":tf_least", "aws_glue_catalog_database.full": "000000000000:tf_full", "aws_glue_catalog_table.least": ":tf_least:least",
-		"aws_glue_catalog_table.full": "000000000000:tf_full:full", "aws_glue_catalog_table.view": "000000000000:tf_full:view"} {
+		"aws_glue_catalog_table.full": "000000000000:tf_full:full", "aws_glue_catalog_table.view": "000000000000:tf_full:view",
+		"aws_glue_crawler.least": "tf-least", "aws_glue_crawler.full": "tf-full", "aws_glue_classifier.pipes": "tf-pipes", "aws_glue_classifier.rows": "tf-rows"} {
 		imports.WriteString("import {\n  to = " + resource + "\n  id = \"" + id + "\"\n}\n")
 	}
 	out = fresh(imports.String()).run(2, "plan", "-detailed-exitcode", "-var=changed=true")
-	if want := "5 to import, 0 to add, 0 to change, 0 to destroy"; !strings.Contains(out, want) {
+	if want := "9 to import, 0 to add, 0 to change, 0 to destroy"; !strings.Contains(out, want) {
 		t.Errorf("no %q in\n%s", want, out)
 	}
 

@@ -6,6 +6,7 @@ import base64
 import datetime
 import json
 import sys
+import time
 
 import boto3
 
@@ -146,6 +147,36 @@ call("TagResource", ResourceArn=arn + "table/desk/trades", TagsToAdd=dict(a="1",
 call("UntagResource", ResourceArn=arn + "table/desk/trades", TagsToRemove=["a"])
 expect("tags", call("GetTags", ResourceArn=arn + "table/desk/trades")["Tags"], dict(b="2"))
 expect("tags of the database", call("GetTags", ResourceArn=arn + "database/desk")["Tags"], dict(team="ops"))
+
+# Crawlers: the folder is made by the test that runs this.
+call("CreateClassifier", CsvClassifier=dict(Name="pipes", Delimiter="|", ContainsHeader="PRESENT"))
+call("UpdateClassifier", CsvClassifier=dict(Name="pipes", QuoteSymbol="'"))
+expect("classifier", {k: v for k, v in call("GetClassifier", Name="pipes")["Classifier"]["CsvClassifier"].items() if k in ("Delimiter", "QuoteSymbol", "Version")}, dict(Delimiter="|", QuoteSymbol="'", Version=2))
+expect("classifiers", [c["CsvClassifier"]["Name"] for c in pages("GetClassifiers", "Classifiers")], ["pipes"])
+call("CreateCrawler", Name="quotes", Role="role", DatabaseName="desk", Targets=dict(S3Targets=[dict(Path="s3://lake/boto/quotes/")]), Classifiers=["pipes"], Tags=dict(team="ops"))
+refused("crawler twice", "AlreadyExistsException", "exists", "CreateCrawler", Name="quotes", Role="role", DatabaseName="desk", Targets=dict(S3Targets=[dict(Path="s3://lake/boto/quotes/")]))
+call("UpdateCrawler", Name="quotes", Description="by boto3", SchemaChangePolicy=dict(UpdateBehavior="UPDATE_IN_DATABASE", DeleteBehavior="LOG"))
+call("StartCrawler", Name="quotes")
+for _ in range(600):
+    crawler = call("GetCrawler", Name="quotes")["Crawler"]
+    if crawler["State"] == "READY":
+        break
+    time.sleep(0.05)
+expect("crawled", (crawler["LastCrawl"]["Status"], crawler["Description"], crawler["SchemaChangePolicy"]["DeleteBehavior"]), ("SUCCEEDED", "by boto3", "LOG"))
+expect("crawled table", [(c["Name"], c["Type"]) for c in call("GetTable", DatabaseName="desk", Name="quotes")["Table"]["StorageDescriptor"]["Columns"]], [("symbol", "string"), ("lot", "bigint")])
+expect("crawls", [(c["State"], json.loads(c["Summary"])["TABLE"]["ADD"]["Count"]) for c in call("ListCrawls", CrawlerName="quotes")["Crawls"]], [("COMPLETED", 1)])
+expect("metrics", [m["TablesCreated"] for m in pages("GetCrawlerMetrics", "CrawlerMetricsList", CrawlerNameList=["quotes"])], [1])
+expect("crawlers", [c["Name"] for c in pages("GetCrawlers", "Crawlers")], ["quotes"])
+expect("crawlers by tag", call("ListCrawlers", Tags=dict(team="ops"))["CrawlerNames"], ["quotes"])
+expect("crawlers by name", call("BatchGetCrawlers", CrawlerNames=["quotes", "none"])["CrawlersNotFound"], ["none"])
+refused("stop", "CrawlerNotRunningException", "not running", "StopCrawler", Name="quotes")
+call("UpdateCrawlerSchedule", CrawlerName="quotes", Schedule="cron(0 6 * * ? *)")
+call("StopCrawlerSchedule", CrawlerName="quotes")
+call("StartCrawlerSchedule", CrawlerName="quotes")
+refused("scheduled twice", "SchedulerRunningException", "SCHEDULED", "StartCrawlerSchedule", CrawlerName="quotes")
+call("DeleteCrawler", Name="quotes")
+call("DeleteClassifier", Name="pipes")
+refused("no crawler", "EntityNotFoundException", "not found", "GetCrawler", Name="quotes")
 
 # The rest.
 expect("import", call("GetCatalogImportStatus")["ImportStatus"]["ImportCompleted"], True)

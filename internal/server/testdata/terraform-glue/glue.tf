@@ -133,3 +133,65 @@ resource "aws_glue_catalog_table" "view" {
   view_expanded_text = "/* Presto View */"
   parameters         = { presto_view = "true" }
 }
+
+resource "aws_glue_classifier" "pipes" {
+  name = "tf-pipes"
+
+  csv_classifier {
+    delimiter        = "|"
+    quote_symbol     = "\""
+    contains_header  = "PRESENT"
+    header           = ["symbol", "lot"]
+    allow_single_column = false
+  }
+}
+
+resource "aws_glue_classifier" "rows" {
+  name = "tf-rows"
+
+  json_classifier {
+    json_path = "$.rows[*]"
+  }
+}
+
+resource "aws_glue_crawler" "least" {
+  name          = "tf-least"
+  database_name = aws_glue_catalog_database.least.name
+  role          = "arn:aws:iam::000000000000:role/glue"
+
+  s3_target {
+    path = "s3://lake/tf/least"
+  }
+}
+
+resource "aws_glue_crawler" "full" {
+  name          = "tf-full"
+  database_name = aws_glue_catalog_database.full.name
+  role          = "arn:aws:iam::000000000000:role/glue"
+  description   = var.changed ? "changed" : "every morning"
+  schedule      = var.changed ? "cron(0 7 ? * MON-FRI *)" : "cron(0 6 * * ? *)"
+  classifiers   = [aws_glue_classifier.pipes.name]
+  table_prefix  = "tf_"
+
+  configuration = jsonencode({
+    Version  = 1.0
+    Grouping = { TableGroupingPolicy = "CombineCompatibleSchemas" }
+  })
+
+  s3_target {
+    path        = "s3://lake/tf/full/"
+    exclusions  = ["**.tmp", "drafts/**"]
+    sample_size = var.changed ? 20 : 10
+  }
+
+  schema_change_policy {
+    update_behavior = "UPDATE_IN_DATABASE"
+    delete_behavior = var.changed ? "DELETE_FROM_DATABASE" : "LOG"
+  }
+
+  recrawl_policy {
+    recrawl_behavior = "CRAWL_EVERYTHING"
+  }
+
+  tags = var.changed ? { team = "night" } : { team = "ops" }
+}
