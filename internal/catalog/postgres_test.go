@@ -472,8 +472,10 @@ func TestLease(t *testing.T) {
 		must(t, err)
 		return ok
 	}
-	if !lease(a, time.Minute) || !lease(a, time.Minute) {
-		t.Error("the only server does not get the work")
+	for range 2 { // it keeps what it has
+		if !lease(a, time.Minute) {
+			t.Error("the only server does not get the work")
+		}
 	}
 	if w.postgres == "" {
 		return
