@@ -339,6 +339,8 @@ func (p *postgres) explain(err error) error {
 			pgx.Identifier{p.config.Database}.Sanitize(), pgx.Identifier{p.config.User}.Sanitize())
 	case ok && state == stateNoTable:
 		hint = "there is no catalog in this database: start the server on it once, which makes it"
+	case ok && strings.HasPrefix(state, stateConnection): // a pooler's word for everything
+		hint = "the server, or a pooler before it, ended the connection: check the user and the password, and its log"
 	case !ok && p.passing(err):
 		hint = "is PostgreSQL running, and does it listen there?"
 	default:
