@@ -43,6 +43,7 @@ type postgres struct {
 	config    *pgx.ConnConfig
 	dir       string // of the binding; "" when read-only
 	startWait time.Duration
+	idleMax   time.Duration // postgresIdleMax
 	logger    *slog.Logger
 }
 
@@ -139,7 +140,7 @@ func newPostgres(o *Options, logger *slog.Logger) (*postgres, error) {
 		// Of several hosts, or after a failover: the one that takes writes.
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
-	return &postgres{config, o.Dir, o.StartWait, logger}, nil
+	return &postgres{config, o.Dir, o.StartWait, postgresIdleMax, logger}, nil
 }
 
 func (p *postgres) label() string {
@@ -263,7 +264,7 @@ func (p *postgres) enter(ctx context.Context, tx *sql.Tx) error {
 	var have int
 	var commit, idle string
 	if err := tx.QueryRowContext(ctx, `SELECT version, current_setting('synchronous_commit'), set_config('idle_in_transaction_session_timeout', ?, true)
-		FROM schema_version WHERE id = 1 FOR UPDATE`, strconv.FormatInt(postgresIdleMax.Milliseconds(), 10)).Scan(&have, &commit, &idle); err != nil {
+		FROM schema_version WHERE id = 1 FOR UPDATE`, strconv.FormatInt(p.idleMax.Milliseconds(), 10)).Scan(&have, &commit, &idle); err != nil {
 		return fmt.Errorf("lock the catalog: %w", err)
 	}
 	if have != schemaVersion {
