@@ -4,6 +4,7 @@
 say() { echo "SKIPPED: $1"; }
 command -v psql >/dev/null 2>&1 || say "psql is missing: the SQL endpoint was not tried with it"
 command -v aws >/dev/null 2>&1 || say "the aws CLI is missing: the Firehose API was not tried with it"
+command -v pgbouncer >/dev/null 2>&1 || say "pgbouncer is missing: the catalog in PostgreSQL was not tried behind a pooler"
 python3 -c 'import boto3' >/dev/null 2>&1 || say "boto3 is missing: the Firehose API was not tried with it"
 command -v systemd-analyze >/dev/null 2>&1 || say "systemd-analyze is missing: the systemd unit was not verified with it"
 command -v promtool >/dev/null 2>&1 || say "promtool is missing: the alert rules were not tried with it (make alerts tries them with Prometheus's library)"

@@ -397,7 +397,12 @@ func (c *Catalog) ExternalPartitions(ctx context.Context, name Name, page Partit
 	if err := c.usable(false); err != nil {
 		return err
 	}
-	id, _, err := externalVersion(ctx, c.reader, name)
+	tx, err := c.reader.BeginTx(ctx, nil) // all that is visited is of one instant
+	if err != nil {
+		return fmt.Errorf("read partitions of %s: %w", name, err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	id, _, err := externalVersion(ctx, tx, name)
 	if err != nil {
 		return err
 	}
@@ -407,36 +412,50 @@ func (c *Catalog) ExternalPartitions(ctx context.Context, name Name, page Partit
 			return err
 		}
 	}
-	rows, err := c.reader.QueryContext(ctx, `SELECT partition_key, body, created_at FROM external_partitions
-		WHERE table_id = ? AND partition_key > ? ORDER BY partition_key`, id, after)
+	for more := true; more; {
+		if after, more, err = visitPartitions(ctx, tx, id, after, page.Wanted, fn); err != nil {
+			return fmt.Errorf("read partitions of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// visitPartitions visits as many partitions as are read at once: PostgreSQL sends
+// all rows of a query, also those that nobody takes. It returns the last one's key
+// and whether to go on.
+func visitPartitions(ctx context.Context, tx *sql.Tx, id, after string, wanted func([]string) bool, fn func(ExternalPartition) bool) (last string, more bool, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT partition_key, body, created_at FROM external_partitions
+		WHERE table_id = ? AND partition_key > ? ORDER BY partition_key LIMIT ?`, id, after, rowsMax)
 	if err != nil {
-		return fmt.Errorf("read partitions of %s: %w", name, err)
+		return "", false, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	var key, body sql.RawBytes
 	var created int64
-	for rows.Next() {
+	n := 0
+	for ; rows.Next(); n++ {
 		if err := rows.Scan(&key, &body, &created); err != nil {
-			return fmt.Errorf("read partitions of %s: %w", name, err)
+			return "", false, err
 		}
-		if page.Wanted != nil {
+		last = string(key)
+		if wanted != nil {
 			var values []string
 			if err := json.Unmarshal(key, &values); err != nil {
-				return fmt.Errorf("read partitions of %s: %w", name, err)
+				return "", false, err
 			}
-			if !page.Wanted(values) {
+			if !wanted(values) {
 				continue
 			}
 		}
 		p := ExternalPartition{CreatedAt: time.UnixMicro(created).UTC()}
 		if err := json.Unmarshal(body, &p.Partition); err != nil {
-			return fmt.Errorf("read partitions of %s: %w", name, err)
+			return "", false, err
 		}
 		if !fn(p) {
-			return nil
+			return last, false, nil
 		}
 	}
-	return rows.Err()
+	return last, n == rowsMax, rows.Err()
 }
 
 // FindPartitions returns the partitions of an external table that have the given

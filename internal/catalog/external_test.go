@@ -106,6 +106,35 @@ func TestExternalPartitions(t *testing.T) {
 		t.Fatalf("pages give %q", seen)
 	}
 
+	// More than one statement reads or writes.
+	many := Name{"files", "many"}
+	var thousands []hive.Partition
+	for n := range 2*rowsMax + 1 {
+		thousands = append(thousands, hive.Partition{Values: []string{fmt.Sprintf("%06d", n)}})
+	}
+	thousands = append(thousands, hive.Partition{Values: []string{"000000"}, Parameters: map[string]string{"n": "last"}})
+	must(t, c.ChangeExternals(ctx, []ExternalChange{{Table: many, Define: symbolsTable(), Put: thousands}}))
+	seen = nil
+	must(t, c.ExternalPartitions(ctx, many, PartitionsPage{Wanted: func(v []string) bool { return v[0] >= "000100" }}, func(p ExternalPartition) bool {
+		seen = append(seen, p.Values[0])
+		return true
+	}))
+	if len(seen) != 2*rowsMax+1-100 || !slices.IsSorted(seen) {
+		t.Errorf("%d partitions are visited, want %d", len(seen), 2*rowsMax+1-100)
+	}
+	if first, err := c.FindPartitions(ctx, many, []string{"000000"}); err != nil || first[0] == nil || first[0].Parameters["n"] != "last" {
+		t.Errorf("of two with the same values: %+v, %v, want the last one", first, err)
+	}
+	var drop [][]string
+	for _, p := range thousands[1:] {
+		drop = append(drop, p.Values)
+	}
+	must(t, c.ChangeExternals(ctx, []ExternalChange{{Table: many, IfVersion: AnyVersion, Remove: drop}}))
+	must(t, c.ExternalPartitions(ctx, many, PartitionsPage{}, func(p ExternalPartition) bool {
+		t.Errorf("partition %v was removed", p.Values)
+		return true
+	}))
+
 	taken, err := c.AddPartitions(ctx, name, []hive.Partition{{Values: []string{"2026-11-30"}}, {Values: []string{"2026-12-01"}}, {Values: []string{"2026-12-01"}}})
 	must(t, err)
 	if !slices.Equal(taken, []int{0, 2}) {

@@ -43,6 +43,7 @@ type postgres struct {
 	config    *pgx.ConnConfig
 	dir       string // of the binding; "" when read-only
 	startWait time.Duration
+	idleMax   time.Duration // postgresIdleMax
 	logger    *slog.Logger
 }
 
@@ -139,7 +140,7 @@ func newPostgres(o *Options, logger *slog.Logger) (*postgres, error) {
 		// Of several hosts, or after a failover: the one that takes writes.
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
-	return &postgres{config, o.Dir, o.StartWait, logger}, nil
+	return &postgres{config, o.Dir, o.StartWait, postgresIdleMax, logger}, nil
 }
 
 func (p *postgres) label() string {
@@ -267,7 +268,7 @@ func (p *postgres) enter(ctx context.Context, tx *sql.Tx) error {
 	var have int
 	var commit, idle string
 	if err := tx.QueryRowContext(ctx, `SELECT version, current_setting('synchronous_commit'), set_config('idle_in_transaction_session_timeout', ?, true)
-		FROM schema_version WHERE id = 1 FOR UPDATE`, strconv.FormatInt(postgresIdleMax.Milliseconds(), 10)).Scan(&have, &commit, &idle); err != nil {
+		FROM schema_version WHERE id = 1 FOR UPDATE`, strconv.FormatInt(p.idleMax.Milliseconds(), 10)).Scan(&have, &commit, &idle); err != nil {
 		return fmt.Errorf("lock the catalog: %w", err)
 	}
 	if have != schemaVersion {
@@ -343,6 +344,8 @@ func (p *postgres) explain(err error) error {
 			pgx.Identifier{p.config.Database}.Sanitize(), pgx.Identifier{p.config.User}.Sanitize())
 	case ok && state == stateNoTable:
 		hint = "there is no catalog in this database: start the server on it once, which makes it"
+	case ok && strings.HasPrefix(state, stateConnection): // a pooler's word for everything
+		hint = "the server, or a pooler before it, ended the connection: check the user and the password, and its log"
 	case !ok && p.passing(err):
 		hint = "is PostgreSQL running, and does it listen there?"
 	default:
