@@ -22,16 +22,25 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write model.txt anew from AWS's service model")
 
-// python runs a script of testdata, or skips the test.
-func python(t *testing.T, stdin []byte, args ...string) string {
-	t.Helper()
+// interpreter is a Python that has botocore, or "".
+func interpreter() string {
 	program, err := exec.LookPath("python3")
 	if err != nil || exec.Command(program, "-c", "import botocore").Run() != nil {
+		return ""
+	}
+	return program
+}
+
+// python runs a script of testdata, or skips the test.
+func python(t *testing.T, args ...string) string {
+	t.Helper()
+	program := interpreter()
+	if program == "" {
 		t.Skip("SKIPPED: no python3 with botocore on this machine: the API was not held against AWS's service model")
 	}
 	cmd := exec.CommandContext(t.Context(), program, args...)
 	var stderr bytes.Buffer
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(stdin), &stderr
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, stderr.String())
@@ -46,7 +55,7 @@ func TestModel(t *testing.T) {
 		supported = append(supported, name)
 	}
 	slices.Sort(supported)
-	text := python(t, nil, append([]string{"testdata/model.py"}, supported...)...)
+	text := python(t, append([]string{"testdata/model.py"}, supported...)...)
 	if *rewrite {
 		if err := os.WriteFile("model.txt", []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -54,7 +63,7 @@ func TestModel(t *testing.T) {
 	} else if text != modelText {
 		t.Error("model.txt is not what AWS's model says: look at what is new in it, and run the tests with -rewrite")
 	}
-	all := strings.Fields(python(t, nil, "testdata/model.py"))
+	all := strings.Fields(python(t, "testdata/model.py"))
 	for _, name := range all {
 		_, is := operations[name]
 		if refusals[name] == "" && !is {
@@ -100,8 +109,8 @@ func TestMain(m *testing.M) {
 }
 
 func checkAnswers() error {
-	program, err := exec.LookPath("python3")
-	if err != nil || exec.Command(program, "-c", "import botocore").Run() != nil {
+	program := interpreter()
+	if program == "" {
 		fmt.Println("SKIPPED: no python3 with botocore on this machine: the answers were not held against AWS's service model")
 		return nil
 	}

@@ -4,7 +4,10 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -12,6 +15,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/tapehouse/tapehouse/internal/auth"
 	"github.com/tapehouse/tapehouse/internal/readertest"
@@ -83,6 +90,34 @@ func TestGlueOperations(t *testing.T) {
 	}
 }
 
+// icebergTable makes a managed table. As at AWS, the catalog gives its columns field
+// ids, it a place, and each commit a parameter, which are no changes to be undone.
+const icebergTable = `
+resource "aws_glue_catalog_table" "iceberg" {
+  name          = "iceberg"
+  database_name = aws_glue_catalog_database.full.name
+  catalog_id    = local.catalog
+  table_type    = "EXTERNAL_TABLE"
+
+  open_table_format_input {
+    iceberg_input {
+      metadata_operation = "CREATE"
+    }
+  }
+
+  storage_descriptor {
+    columns {
+      name = "n"
+      type = "bigint"
+    }
+  }
+
+  lifecycle {
+    ignore_changes = [parameters, storage_descriptor]
+  }
+}
+`
+
 // TestTerraformGlue has Terraform and AWS's own provider make, change, import and
 // destroy databases, tables, crawlers and classifiers: a plan that follows an apply finds nothing to do.
 func TestTerraformGlue(t *testing.T) {
@@ -119,7 +154,7 @@ func TestTerraformGlue(t *testing.T) {
 		tf.run(0, "init", "-plugin-dir="+mirror)
 		return tf
 	}
-	tf := fresh("")
+	tf := fresh(icebergTable)
 	tf.run(0, "apply", "-auto-approve")
 	tf.run(0, "plan", "-detailed-exitcode")
 	tf.run(2, "plan", "-detailed-exitcode", "-var=changed=true")
@@ -140,6 +175,9 @@ func TestTerraformGlue(t *testing.T) {
 			t.Errorf("%s: %s, want %s", operation, got, want[1])
 		}
 	}
+
+	execute1(t, connect(t, s), `INSERT INTO tf_full.iceberg VALUES (1)`)
+	tf.run(0, "plan", "-detailed-exitcode", "-var=changed=true")
 
 	// A state that knows nothing: all of it is read from the server.
 	var imports strings.Builder
@@ -177,9 +215,27 @@ print(sorted(n[0] for n in catalog.list_namespaces() if n[0] in ("equities", "pu
 notes = catalog.load_table("public.notes")
 print([(f.name, str(f.field_type)) for f in notes.schema().fields])
 print(sorted(notes.scan().to_arrow().to_pylist(), key=lambda r: r["n"]))
-stale = catalog.load_table("public.notes")
-notes.append(pa.table({"n": pa.array([3], pa.int64()), "note": pa.array(["by PyIceberg"], pa.string())}, schema=notes.schema().as_arrow()))
+
+# Beside SQL, and many at once: who comes late is refused, and tries again.
+import threading
+from pyiceberg.exceptions import CommitFailedException
+refused = []
+def append(numbers, note):
+    own = GlueCatalog("own", **catalog.properties)
+    for n in numbers:
+        while True:
+            try:
+                t = own.load_table("public.notes")
+                t.append(pa.table({"n": pa.array([n], pa.int64()), "note": pa.array([note], pa.string())}, schema=t.schema().as_arrow()))
+                break
+            except CommitFailedException as e:
+                refused.append(e)
+append([3], "by PyIceberg")
 print(sorted(r["n"] for r in catalog.load_table("public.notes").scan().to_arrow().to_pylist()))
+threads = [threading.Thread(target=append, args=(range(100 + 10 * i, 104 + 10 * i), None)) for i in range(3)]
+[t.start() for t in threads]
+[t.join() for t in threads]
+print("refused", len(refused))
 `
 
 // TestPyIcebergGlue has PyIceberg's GlueCatalog read a table that SQL made, and commit
@@ -197,20 +253,54 @@ func TestPyIcebergGlue(t *testing.T) {
 	execute1(t, conn, `CREATE TABLE public.notes (n bigint, note varchar)`)
 	execute1(t, conn, `INSERT INTO public.notes VALUES (1, 'one'), (2, NULL)`)
 	root := s.Credentials().Keys[0]
+	inserted, stop := make(chan int), make(chan struct{})
+	go func() {
+		n := 0
+		defer func() { inserted <- n }()
+		other, err := pgx.ConnectConfig(t.Context(), conn.Config())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = other.Close(context.Background()) }()
+		for ; ; time.Sleep(time.Second) {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := other.Exec(t.Context(), fmt.Sprintf("INSERT INTO public.notes VALUES (%d, 'beside')", 1000+n)); err == nil {
+				n++
+			} else if pg := (*pgconn.PgError)(nil); !errors.As(err, &pg) || pg.Code != "40001" {
+				t.Error(err)
+				return
+			}
+		}
+	}()
 	out, err := run(t, environ(t, s), glueReader, python, "-", "http://"+s.Addresses().AWS, root.ID, root.Secret)
+	close(stop)
+	beside := <-inserted
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"['equities', 'public']", "[('n', 'long'), ('note', 'string')]", "[{'n': 1, 'note': 'one'}, {'n': 2, 'note': None}]", "[1, 2, 3]"} {
+	t.Logf("%d rows inserted beside; %s", beside, out[strings.LastIndex(out, "refused"):])
+	for _, want := range []string{"['equities', 'public']", "[('n', 'long'), ('note', 'string')]", "{'n': 1, 'note': 'one'}, {'n': 2, 'note': None}", "[1, 2, 3"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %s in\n%s", want, out)
 		}
 	}
-	if got := table(t, conn, `SELECT n, note FROM public.notes ORDER BY n`); strings.Join(got, "; ") != "1|one; 2|NULL; 3|by PyIceberg" {
+	if got := table(t, conn, `SELECT n, note FROM public.notes WHERE n < 100 ORDER BY n`); strings.Join(got, "; ") != "1|one; 2|NULL; 3|by PyIceberg" {
 		t.Errorf("%q", got)
 	}
+	// Every commit that was acknowledged is there, once.
+	if got := text(t, conn, `SELECT count(*) || ' ' || count(DISTINCT n) FROM public.notes WHERE n BETWEEN 100 AND 999`); got != "12 12" {
+		t.Error(got)
+	}
+	if got, want := text(t, conn, `SELECT count(*) || ' ' || count(DISTINCT n) FROM public.notes WHERE n >= 1000`), fmt.Sprintf("%d %d", beside, beside); got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 	execute1(t, conn, `INSERT INTO public.notes VALUES (4, 'by SQL')`)
-	if got := text(t, conn, `SELECT count(*) FROM public.notes`); got != "4" {
+	if got := text(t, conn, `SELECT note FROM public.notes WHERE n = 4`); got != "by SQL" {
 		t.Error(got)
 	}
 }
