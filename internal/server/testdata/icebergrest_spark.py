@@ -51,7 +51,7 @@ def source(first, last):
     return f"SELECT id AS n, concat('note ', id) AS note, CAST(id % 9000 + 0.0001 AS decimal(9,4)) AS price, date_add(DATE'2026-11-01', CAST(id % 3 AS int)) AS settled FROM range({first}, {last})"
 
 
-s.sql(f"CREATE NAMESPACE th.{ns} WITH PROPERTIES (owner='desk')")
+s.sql(f"CREATE NAMESPACE th.{ns} WITH PROPERTIES (team='desk')")
 expect("namespaces", (ns,) in rows("SHOW NAMESPACES IN th"), True)
 trades = f"th.{ns}.trades"
 s.sql(f"CREATE TABLE {trades} (n bigint NOT NULL, note string, price decimal(9,4), settled date) USING iceberg PARTITIONED BY (settled)")
