@@ -62,8 +62,12 @@ func (c *Catalog) stageRegistered(ctx context.Context, name Name, metadataLocati
 	if err := guarded(func() (err error) { t, err = c.tableAt(ctx, name, pointer); return err }); err != nil {
 		return nil, invalid("metadata-location %q: %w", metadataLocation, err)
 	}
-	if dir, ok := c.store.Name(t.Location); !ok || !strings.Contains(dir, "/") || t.Location != c.store.URI(dir) {
+	dir, ok := c.store.Name(t.Location)
+	if !ok || !strings.Contains(dir, "/") {
 		return nil, invalid("the table's location %q is not a directory of a directory of the lake %s", t.Location, c.store.URI(""))
+	}
+	if t.Location != c.store.URI(dir) { // or two tables could be told that a place is free
+		return nil, invalid("the table's location is spelt %q: write its metadata with %s", t.Location, c.store.URI(dir))
 	}
 	if !strings.HasPrefix(pointer, t.Location+"/metadata/") {
 		return nil, invalid("metadata-location %q: want a file below %s/metadata/, which is the table's own place", metadataLocation, t.Location)

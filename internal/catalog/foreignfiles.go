@@ -149,7 +149,7 @@ func (j *judge) entry(e entry) (fileSize, error) {
 }
 
 func (j *judge) outside(what, uri string) error {
-	if name, ok := strings.CutPrefix(uri, j.after.Location+"/"); ok && !strings.Contains(name, "..") {
+	if _, name, ok := strings.Cut(uri, j.after.prefix+"/"); ok && !strings.Contains(name, "..") {
 		return j.invalid("%s %q: its name has characters that Iceberg's readers do not spell alike: keep partition values out of names (write.object-storage.enabled=true, write.object-storage.partitioned-paths=false)", what, uri)
 	}
 	return j.invalid("%s %q lies outside the table's location %s: write it there; a file belongs to one table", what, uri, j.after.Location)

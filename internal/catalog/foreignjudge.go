@@ -131,12 +131,11 @@ func (j *judge) properties(context.Context) error {
 	return nil
 }
 
-// inside reports whether the URI lies below the table's location, within the lake.
+// inside reports whether the URI lies below the table's location, within the
+// lake, however it is spelt: Hadoop's file systems write file:/ for file:///.
 func (j *judge) inside(uri string) bool {
-	if _, ok := j.c.store.Name(strings.TrimSuffix(uri, "/")); !ok {
-		return false
-	}
-	return strings.HasPrefix(uri, j.after.Location+"/")
+	name, ok := j.c.store.Name(strings.TrimSuffix(uri, "/"))
+	return ok && j.after.prefix != "" && strings.HasPrefix(name, j.after.prefix+"/")
 }
 
 // schema: the bounds of every table.

@@ -140,8 +140,8 @@ type configAnswer struct {
 // config says how the catalog is to be used. Whoever has proved who he is may
 // ask: the answer tells nothing of what is in it.
 func (h *Handler) config(_ context.Context, c *call) error {
-	switch w := c.query.Get("warehouse"); {
-	case w == "", w == Warehouse, w == h.o.AccountID:
+	switch w := c.query.Get("warehouse"); w {
+	case "", Warehouse, h.o.AccountID:
 	default:
 		return newError(http.StatusNotFound, typeNoSuchWarehouse, "Warehouse %q does not exist: leave it out, or say %s", bounded(w), Warehouse)
 	}

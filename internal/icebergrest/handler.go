@@ -144,11 +144,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c.operation != nil {
 		name = c.operation.name
 	}
+	var body []byte
+	if err == nil && c.out != nil {
+		if body, err = json.Marshal(c.out); err != nil {
+			err = fmt.Errorf("encode the answer: %w", err)
+		}
+	}
 	var e *apiError
 	if err != nil {
 		e = h.refuse(w, c, err)
 	} else {
-		h.answer(w, c)
+		h.answer(w, c, body)
 	}
 	h.metrics.observe(name, e, time.Since(began))
 }
@@ -246,24 +252,15 @@ func (c *call) decode(into any) error {
 	return nil
 }
 
-func (h *Handler) answer(w http.ResponseWriter, c *call) {
+func (h *Handler) answer(w http.ResponseWriter, c *call, body []byte) {
+	if c.etag != "" {
+		w.Header().Set("Etag", c.etag)
+	}
 	status := c.status
 	if status == 0 {
 		status = http.StatusOK
 	}
-	if c.etag != "" {
-		w.Header().Set("Etag", c.etag)
-	}
-	if c.out == nil {
-		h.write(w, c, status, nil)
-		return
-	}
-	b, err := json.Marshal(c.out)
-	if err != nil {
-		h.refuse(w, c, fmt.Errorf("encode the answer: %w", err))
-		return
-	}
-	h.write(w, c, status, b)
+	h.write(w, c, status, body)
 }
 
 // errorAnswer is the protocol's form of an error.

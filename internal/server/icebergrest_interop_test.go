@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/tapehouse/tapehouse/internal/icebergrest"
+	"github.com/tapehouse/tapehouse/internal/lake"
 	"github.com/tapehouse/tapehouse/internal/producer"
 	"github.com/tapehouse/tapehouse/internal/readertest"
 	"github.com/tapehouse/tapehouse/internal/s3test"
@@ -45,6 +46,9 @@ func newCatalogClients(t *testing.T, cfg Config) *catalogClients {
 	w := &catalogClients{t: t, s: s, conn: connect(t, s), aws: client(t, s)}
 	execute1(t, w.conn, mixedTable)
 	create := iceberg("mixed", jsonObject{"DestinationTableConfigurationList": []jsonObject{{"DestinationDatabaseName": "public", "DestinationTableName": "mixed"}}})
+	if bucket, _, err := lake.ParseS3URL(cfg.Lake.URL); err == nil { // where the lake is S3, its bucket is the one that exists
+		create["IcebergDestinationConfiguration"].(jsonObject)["S3Configuration"].(jsonObject)["BucketARN"] = "arn:aws:s3:::" + bucket
+	}
 	if err := w.aws.Call(t.Context(), "CreateDeliveryStream", create, nil); err != nil {
 		t.Fatal(err)
 	}
