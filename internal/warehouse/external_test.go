@@ -283,3 +283,47 @@ func readFile(t testing.TB, path string) []byte {
 	}
 	return b
 }
+
+// BenchmarkExternalFiles reads one partition of 1,000 with 20 Parquet files each,
+// and all of them.
+func BenchmarkExternalFiles(b *testing.B) {
+	h := newHouse(b)
+	s := h.session(b)
+	if err := h.catalog.CreateNamespace(b.Context(), "ext", nil); err != nil {
+		b.Fatal(err)
+	}
+	peer, err := engine.OpenPeer(b.Context(), 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	one := filepath.Join(h.dir, "one.parquet")
+	if err := peer.Exec(b.Context(), "COPY (SELECT range AS a, range::DECIMAL(18,4) AS p FROM range(1000)) TO "+engine.QuoteLiteral(one)+" (FORMAT parquet)"); err != nil {
+		b.Fatal(err)
+	}
+	peer.Close()
+	table := hive.Table{PartitionKeys: []hive.Column{{Name: "n", Type: "int"}}, Storage: &hive.Storage{Location: "s3://lake/many/", Serde: &hive.Serde{Library: hive.ParquetSerde},
+		Columns: []hive.Column{{Name: "a", Type: "bigint"}, {Name: "p", Type: "decimal(18,4)"}}}}
+	c := catalog.ExternalChange{Table: catalog.Name{Namespace: "ext", Table: "many"}, Define: &table}
+	for i := range 1000 {
+		c.Put = append(c.Put, hive.Partition{Values: []string{fmt.Sprint(i)}})
+		dir := filepath.Join(h.dir, fmt.Sprintf("lake/many/n=%d", i))
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			b.Fatal(err)
+		}
+		for j := range 20 {
+			if err := os.Link(one, filepath.Join(dir, fmt.Sprintf("%d.parquet", j))); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	h.change(b, c)
+	for _, q := range []string{"SELECT sum(p) FROM ext.many WHERE n = 500", "SELECT sum(p), count(DISTINCT n) FROM ext.many"} {
+		b.Run(q, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := run(s, q); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
