@@ -28,6 +28,7 @@ import (
 	"strings"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapehouse/tapehouse/internal/catalog"
 	"github.com/tapehouse/tapehouse/internal/hive"
@@ -91,7 +92,8 @@ type Options struct {
 	// FilesMax and PartitionsMax bound what one statement reads of one table;
 	// default 20,000 each.
 	FilesMax, PartitionsMax int
-	Logger                  *slog.Logger // nil: discard
+	Logger                  *slog.Logger          // nil: discard
+	Registerer              prometheus.Registerer // nil: no metrics
 }
 
 const (
@@ -112,6 +114,7 @@ type Reader struct {
 	stage   *stage
 	footers *lru.Cache[string, footer]
 	schemas *lru.Cache[string, *fileSchema]
+	metrics *metrics
 	slots   chan struct{} // of conversions, which are the machine's work
 }
 
@@ -129,11 +132,12 @@ func Open(o Options) (*Reader, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s, err := openStage(o.Dir, o.StageBytesMax)
+	m := newMetrics(o.Registerer)
+	s, err := openStage(o.Dir, o.StageBytesMax, m.usedBytes)
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{o: o, stage: s, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	r := &Reader{o: o, stage: s, metrics: m, slots: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	if r.footers, err = lru.New[string, footer](footersMax); err != nil {
 		return nil, fmt.Errorf("open external tables: %w", err)
 	}

@@ -318,7 +318,18 @@ func (t *Table) unlisted(location string, err error) error {
 // stageFile makes the local file that stands for a listed one, held.
 func (t *Table) stageFile(ctx context.Context, f *listed) (*staged, error) {
 	key := t.stageKey(f)
-	s, err := t.r.stage.hold(ctx, key, func(s *staged) error { return t.makeStaged(ctx, f, key, s) })
+	result := fileKept
+	s, err := t.r.stage.hold(ctx, key, func(s *staged) (err error) {
+		result, err = t.makeStaged(ctx, f, key, s)
+		return err
+	})
+	if err != nil {
+		result = fileRefused
+	}
+	t.r.metrics.files.WithLabelValues(result).Inc()
+	if result == fileCopied || result == fileConverted {
+		t.r.metrics.readBytes.Add(float64(f.file.SizeBytes))
+	}
 	var known *Error
 	switch {
 	case err == nil:
@@ -352,10 +363,19 @@ func (t *Table) stageKey(f *listed) string {
 	return string(h.Sum(nil))
 }
 
-func (t *Table) makeStaged(ctx context.Context, f *listed, key string, s *staged) error {
-	if f.part.format.kind == parquet {
-		return t.makeParquet(ctx, f, key, s)
+// makeStaged makes the local file and says how.
+func (t *Table) makeStaged(ctx context.Context, f *listed, key string, s *staged) (result string, err error) {
+	if f.part.format.kind != parquet {
+		return fileConverted, t.makeConverted(ctx, f, s)
 	}
+	err = t.makeParquet(ctx, f, key, s)
+	if s.linked {
+		return fileLinked, err
+	}
+	return fileCopied, err
+}
+
+func (t *Table) makeConverted(ctx context.Context, f *listed, s *staged) error {
 	in, err := f.bucket.OpenFile(ctx, f.file)
 	if err != nil {
 		return err

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/tapehouse/tapehouse/internal/hive"
 	"github.com/tapehouse/tapehouse/internal/lake"
 )
@@ -224,6 +226,12 @@ func TestConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if kept := testutil.ToFloat64(b.r.metrics.files.WithLabelValues(fileKept)); kept < 100 {
+		t.Errorf("%v of some 160 files were staged already", kept)
+	}
+	if got := testutil.ToFloat64(b.r.metrics.usedBytes); int64(got) != b.r.stage.used || got == 0 {
+		t.Errorf("the metric says that %v bytes are staged, and there are %d", got, b.r.stage.used)
+	}
 	if n := len(b.r.stage.files); n != 10 || b.r.stage.idle.Len() != 10 {
 		t.Errorf("%d staged files, %d idle", n, b.r.stage.idle.Len())
 	}

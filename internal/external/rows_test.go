@@ -309,7 +309,7 @@ func FuzzSplit(f *testing.F) {
 			case line[i] == '\\' && i+1 < len(line):
 				raw += line[i : i+2]
 				i++
-				plain += string(line[i : i+1])
+				plain += line[i : i+1]
 			case line[i] == ',':
 				end()
 			default:

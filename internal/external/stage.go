@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // stageBlockBytes is what the smallest file counts for, so that the bound on
@@ -24,8 +26,9 @@ var errAbandoned = errors.New("staging was abandoned")
 // stays afterwards, until its room is needed; a second name does not, because it
 // would keep the disk space of what its owner deletes.
 type stage struct {
-	dir string
-	max int64
+	dir   string
+	max   int64
+	gauge prometheus.Gauge // of used
 
 	mu    sync.Mutex
 	files map[string]*staged // by key
@@ -47,7 +50,7 @@ type staged struct {
 	err     error         // of making; then it is no longer in stage.files
 }
 
-func openStage(dir string, bytesMax int64) (*stage, error) {
+func openStage(dir string, bytesMax int64, gauge prometheus.Gauge) (*stage, error) {
 	dir, err := filepath.Abs(dir)
 	if err == nil {
 		err = os.MkdirAll(dir, 0o700)
@@ -64,7 +67,7 @@ func openStage(dir string, bytesMax int64) (*stage, error) {
 			return nil, fmt.Errorf("empty staging of external tables: %w", err)
 		}
 	}
-	return &stage{dir: dir, max: bytesMax, files: map[string]*staged{}, idle: list.New()}, nil
+	return &stage{dir: dir, max: bytesMax, gauge: gauge, files: map[string]*staged{}, idle: list.New()}, nil
 }
 
 // hold returns the file of that key, which make makes if it is not there: under
@@ -123,7 +126,7 @@ func (s *stage) ended(f *staged, err error) {
 	if err != nil {
 		f.err = err
 		delete(s.files, f.key)
-		s.used -= f.bytes
+		s.use(-f.bytes)
 		_ = os.Remove(f.path) // it may not be there
 	}
 	close(f.made)
@@ -148,7 +151,7 @@ func (s *stage) drop(f *staged) {
 	s.idle.Remove(f.idle)
 	f.idle = nil
 	delete(s.files, f.key)
-	s.used -= f.bytes
+	s.use(-f.bytes)
 	_ = os.Remove(f.path) // if it stays, the next start removes it
 }
 
@@ -163,9 +166,15 @@ func (s *stage) grow(f *staged, n int64) error {
 		return fail(ErrLimit, "read less of the table at a time, by its partition keys, or raise external.staging in the server's configuration",
 			"the files of external tables that statements read need more than the %d bytes of local staging", s.max)
 	}
-	s.used += n
+	s.use(n)
 	f.bytes += n
 	return nil
+}
+
+// use counts bytes. s.mu is locked.
+func (s *stage) use(n int64) {
+	s.used += n
+	s.gauge.Set(float64(s.used))
 }
 
 // create makes the file and returns what writes to it.

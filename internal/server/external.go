@@ -16,7 +16,7 @@ func (s *Server) openExternal(context.Context) error {
 	b := &foreignBuckets{s: s, open: map[string]lake.Foreign{}}
 	s.onClose(func(context.Context) error { return b.close() })
 	var err error
-	s.external, err = external.Open(external.Options{Catalog: s.catalog, Bucket: b.bucket, Dir: s.dir("external"), StageBytesMax: int64(s.cfg.External.Staging), Logger: s.logger})
+	s.external, err = external.Open(external.Options{Catalog: s.catalog, Bucket: b.bucket, Dir: s.dir("external"), StageBytesMax: int64(s.cfg.External.Staging), Logger: s.logger, Registerer: s.metrics})
 	return err
 }
 

@@ -190,7 +190,7 @@ func (s foreignSource) Files(ctx context.Context, may func(engine.Ranges) bool) 
 			l = foreignLayout(s.t, f.Layout)
 			layouts[f.Layout] = l
 		}
-		x := engine.File{Path: f.Path, Rows: f.Rows, Foreign: l}
+		x := engine.File{Path: f.Path, Rows: f.Rows, Foreign: l, Fleeting: true}
 		for j, k := range s.t.Keys {
 			c, err := partitionConstant(k.Type, f.Values[j])
 			if err != nil {
