@@ -82,22 +82,22 @@ type level struct {
 	value string
 }
 
-// levelOf reads a folder's name. A name KEY=VALUE whose escapes are broken is refused:
-// two readers would not agree on its value.
-func levelOf(segment string) (level, error) {
+// levelOf reads a folder's name, or says why it is refused: two readers would not agree
+// on the value of a name KEY=VALUE whose escapes are broken.
+func levelOf(segment string) (l level, refuse string) {
 	key, value, ok := hive.ParseSegment(segment)
 	switch {
 	case ok && !utf8.ValidString(key+value):
-		return level{}, fmt.Errorf("the partition folder %q is not UTF-8 once its escapes are read", segment)
+		return level{}, fmt.Sprintf("the partition folder %q is not UTF-8 once its escapes are read", segment)
 	case ok:
-		return level{key: key, value: value}, nil
+		return level{key: key, value: value}, ""
 	case key != "":
-		return level{}, fmt.Errorf("the partition folder %q has an escape that is none", segment)
+		return level{}, fmt.Sprintf("the partition folder %q has an escape that is none", segment)
 	}
 	if k, _, found := strings.Cut(segment, "="); found && k == "" {
-		return level{}, fmt.Errorf("the partition folder %q names no key", segment)
+		return level{}, fmt.Sprintf("the partition folder %q names no key", segment)
 	} else if found && strings.Contains(k, "%") {
-		return level{}, fmt.Errorf("the partition folder %q has an escape that is none", segment)
+		return level{}, fmt.Sprintf("the partition folder %q has an escape that is none", segment)
 	}
-	return level{value: segment}, nil
+	return level{value: segment}, ""
 }

@@ -340,9 +340,9 @@ func (s *scanner) folder(segments []string) (f *folder, refuse string, err error
 	}
 	f = chain[shared]
 	for _, seg := range segments[shared:] {
-		l, err := levelOf(seg)
-		if err != nil {
-			return nil, err.Error(), nil
+		l, why := levelOf(seg)
+		if why != "" {
+			return nil, why, nil
 		}
 		if s.folders++; s.folders > foldersMax {
 			return nil, "", fmt.Errorf("%w folders below %s: more than %d; crawl them in several targets", ErrTooMany, s.source.URI(s.prefix), foldersMax)
