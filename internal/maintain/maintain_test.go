@@ -323,12 +323,11 @@ func TestLoopWaitsForItsTurn(t *testing.T) {
 	m := h.maintainer(func(o *Options) {
 		o.Interval = time.Millisecond
 		o.Turn = func(context.Context) (bool, error) {
-			switch n := turns.Add(1); {
-			case n == 2:
+			n := turns.Add(1)
+			if n == 2 {
 				return false, errors.New("not now")
-			default:
-				return n > 3, nil
 			}
+			return n > 3, nil
 		}
 		o.Needs = func(context.Context) (map[catalog.Name][]int64, error) {
 			select {
