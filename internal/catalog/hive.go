@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -203,10 +204,14 @@ func (c *Catalog) CreateHiveTable(ctx context.Context, name Name, def *hive.Tabl
 // commit of Iceberg's clients of catalogs that keep a pointer alone. The catalog
 // writes a copy of its own, because nobody knows whether the client's is durable.
 //
+// With addOnly, for a table that streams feed or views read, next may add
+// snapshots to the current one and change nothing else that they stand on.
+//
 // *ConflictError if previous is not the current state, or if next has not its
-// progress, its tags and all other properties of this program; ErrInvalid if next is not of this table, or
-// cannot be read; ErrNotFound, ErrFenced, ErrPoisoned.
-func (c *Catalog) CommitMetadata(ctx context.Context, name Name, previous, next string) (*Table, error) {
+// progress, its tags and all other properties of this program; ErrInvalid if next
+// is not of this table, or cannot be read; ErrUnsupported if addOnly forbids it;
+// ErrNotFound, ErrFenced, ErrPoisoned.
+func (c *Catalog) CommitMetadata(ctx context.Context, name Name, previous, next string, addOnly bool) (*Table, error) {
 	if err := c.usable(true); err != nil {
 		return nil, err
 	}
@@ -241,6 +246,11 @@ func (c *Catalog) CommitMetadata(ctx context.Context, name Name, previous, next 
 	}
 	if err := c.succeeds(t, meta); err != nil {
 		return nil, err
+	}
+	if addOnly {
+		if err := adds(t, meta); err != nil {
+			return nil, err
+		}
 	}
 	s := c.newStaging(ctx)
 	pointer, err := writeMetadata(s, meta, metadataVersion(t.pointer)+1)
@@ -290,6 +300,38 @@ func (c *Catalog) succeeds(t *Table, meta table.Metadata) error {
 		if ref, ok := refs[tag]; !ok || ref.SnapshotRefType != table.TagRef || ref.SnapshotID != id || meta.SnapshotByID(id) == nil {
 			return &ConflictError{t.Name.String(), "tag", tag + "=" + strconv.FormatInt(id, 10), "dropped or moved"}
 		}
+	}
+	return nil
+}
+
+// adds checks that metadata adds snapshots to a table's state, and changes neither
+// its columns nor its partitions nor what it was.
+func adds(t *Table, meta table.Metadata) error {
+	unsupported := func(what string) error {
+		return fmt.Errorf("%w: a commit of %s, which streams feed or views read, that %s", ErrUnsupported, t.Name, what)
+	}
+	before, after := t.meta, meta
+	for _, s := range before.Schemas() {
+		if !slices.ContainsFunc(after.Schemas(), func(o *iceberg.Schema) bool { return o.ID == s.ID && o.Equals(s) }) {
+			return unsupported("changes its schemas")
+		}
+	}
+	switch {
+	case after.CurrentSchema().ID != before.CurrentSchema().ID, len(after.Schemas()) != len(before.Schemas()):
+		return unsupported("changes its schema")
+	case after.DefaultPartitionSpec() != before.DefaultPartitionSpec(), after.DefaultSortOrder() != before.DefaultSortOrder():
+		return unsupported("changes its partitions or its order")
+	}
+	for _, s := range before.Snapshots() {
+		if after.SnapshotByID(s.SnapshotID) == nil {
+			return unsupported("drops snapshots")
+		}
+	}
+	for s := after.CurrentSnapshot(); t.current != 0 && (s == nil || s.SnapshotID != t.current); {
+		if s == nil || s.ParentSnapshotID == nil {
+			return unsupported("goes back behind its current snapshot")
+		}
+		s = after.SnapshotByID(*s.ParentSnapshotID)
 	}
 	return nil
 }

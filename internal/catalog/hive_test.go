@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 
@@ -102,7 +103,7 @@ func TestCommitMetadata(t *testing.T) {
 	tbl := commit(t, c, Commit{Table: executions, Add: []NewFile{ghost(first, date0, 0, 1)}, Through: through(5), Tags: map[string]int64{"sealed": 0}})
 	set := table.NewSetPropertiesUpdate(map[string]string{"a": "b"})
 
-	after, err := c.CommitMetadata(ctx, executions, tbl.MetadataLocation(), client(t, c, tbl, nil, set))
+	after, err := c.CommitMetadata(ctx, executions, tbl.MetadataLocation(), client(t, c, tbl, nil, set), true)
 	must(t, err)
 	if after.Properties["a"] != "b" || after.Snapshot() != tbl.Snapshot() || after.Through()[key0] != 5 || after.MetadataVersion() != tbl.MetadataVersion()+1 {
 		t.Errorf("%+v", after)
@@ -141,14 +142,26 @@ func TestCommitMetadata(t *testing.T) {
 		{"not there", tbl.MetadataLocation(), tbl.Location + "/metadata/00001-x.metadata.json", ErrInvalid},
 		{"above", tbl.MetadataLocation(), tbl.Location + "/../../x.metadata.json", ErrInvalid},
 	} {
-		if _, err := c.CommitMetadata(ctx, executions, bad.previous, bad.next); !errors.Is(err, bad.want) {
+		if _, err := c.CommitMetadata(ctx, executions, bad.previous, bad.next, false); !errors.Is(err, bad.want) {
 			t.Errorf("%s: %v, want %v", bad.what, err, bad.want)
 		}
 		if now, err := c.Load(ctx, executions); err != nil || now.MetadataLocation() != tbl.MetadataLocation() {
 			t.Fatalf("%s: the table moved: %v", bad.what, err)
 		}
 	}
-	if _, err := c.CommitMetadata(ctx, Name{"equities", "none"}, "x", "y"); !errors.Is(err, ErrNotFound) {
+	if _, err := c.CommitMetadata(ctx, Name{"equities", "none"}, "x", "y", false); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
+	}
+
+	// What feeds a table, or reads it, stands on more than its progress.
+	column := table.NewAddSchemaUpdate(iceberg.NewSchema(1, append(tbl.meta.CurrentSchema().Fields(), iceberg.NestedField{ID: 99, Name: "more", Type: iceberg.PrimitiveTypes.String})...))
+	for what, next := range map[string]string{
+		"another schema":     client(t, c, tbl, nil, column, table.NewSetCurrentSchemaUpdate(-1)),
+		"back":               client(t, c, tbl, nil, table.NewSetSnapshotRefUpdate(table.MainBranch, *tbl.meta.CurrentSnapshot().ParentSnapshotID, table.BranchRef, 0, 0, 0)),
+		"a dropped snapshot": client(t, c, tbl, nil, table.NewSetSnapshotRefUpdate(table.MainBranch, *tbl.meta.CurrentSnapshot().ParentSnapshotID, table.BranchRef, 0, 0, 0), table.NewRemoveSnapshotsUpdate([]int64{tbl.meta.CurrentSnapshot().SnapshotID}, false)),
+	} {
+		if _, err := c.CommitMetadata(ctx, executions, tbl.MetadataLocation(), next, true); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: %v, want %v", what, err, ErrUnsupported)
+		}
 	}
 }

@@ -424,7 +424,12 @@ func (h *Handler) updateManaged(ctx context.Context, c *awsapi.Call, t *catalog.
 	case previous == "":
 		return invalid("previous_metadata_location must say which state the commit was made from.")
 	}
-	_, err := h.catalog.CommitMetadata(ctx, t.Name, previous, next)
+	var needed *NeededError
+	err := h.guard.Needed(ctx, t.Name)
+	if err != nil && !errors.As(err, &needed) {
+		return err
+	}
+	_, err = h.catalog.CommitMetadata(ctx, t.Name, previous, next, needed != nil)
 	if errors.Is(err, catalog.ErrConflict) {
 		return concurrent("Update table failed due to concurrent modifications: " + err.Error() + ".")
 	}
