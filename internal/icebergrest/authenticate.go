@@ -46,26 +46,28 @@ func (h *Handler) authenticate(w http.ResponseWriter, c *call, o *operation) err
 	return nil
 }
 
+// anyTable is the table of an operation that is about all of a namespace.
+const anyTable = "*"
+
 // authorize refuses the action unless the key's policy allows it on the table,
-// or on its whole namespace. It runs before any state is looked at, so that what
-// does not exist and what is not allowed are refused alike.
+// or on the namespace if table is "". It runs before any state is looked at, so
+// that what does not exist and what is not allowed are refused alike.
 func (c *call) authorize(action string, namespace []string, table string) error {
 	p := c.key.Policy
-	resource := auth.AnyStream
-	switch {
-	case p.Allows(signingName, action, auth.AnyStream):
+	if p.Allows(signingName, action, auth.AnyStream) {
 		return nil
-	case len(namespace) == 1:
+	}
+	resource := auth.AnyStream
+	if len(namespace) == 1 {
 		resource = namespace[0]
-		// A name that is a pattern, or a part of one, means nothing to a grant.
-		if plain(resource) && p.Allows(signingName, action, resource) {
-			return nil
-		}
+		// A name that is a pattern, or parts of one, means nothing to a grant.
+		sound := plain(resource)
 		if table != "" {
 			resource += "." + table
-			if plain(namespace[0]) && plain(table) && p.Allows(signingName, action, resource) {
-				return nil
-			}
+			sound = sound && (plain(table) || table == anyTable && c.operation.all)
+		}
+		if sound && p.Allows(signingName, action, resource) {
+			return nil
 		}
 	}
 	return newError(http.StatusForbidden, typeForbidden, "%s is not authorized to perform %s:%s on %s, because no grant of its key allows it", c.key.Name, signingName, action, bounded(resource))

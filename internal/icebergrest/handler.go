@@ -186,7 +186,11 @@ func (h *Handler) serve(ctx context.Context, w http.ResponseWriter, c *call) err
 		return err
 	}
 	if found.action != "" {
-		if err := c.authorize(found.action, c.namespace, c.table); err != nil {
+		table := c.table
+		if found.all {
+			table = anyTable
+		}
+		if err := c.authorize(found.action, c.namespace, table); err != nil {
 			return err
 		}
 	}

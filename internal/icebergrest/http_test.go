@@ -214,9 +214,9 @@ func TestAuthorization(t *testing.T) {
 		{"POST", "/v1/namespaces", `{"namespace":["fresh"]}`, "admin"},
 		{"GET", "/v1/namespaces/desk", "", "admin reader"},
 		{"HEAD", "/v1/namespaces/desk", "", "admin reader"},
-		{"GET", "/v1/namespaces/team", "", "admin reader team"},
+		{"GET", "/v1/namespaces/team", "", "admin reader team names"},
 		{"DELETE", "/v1/namespaces/desk", "", "admin"},
-		{"POST", "/v1/namespaces/team/properties", `{}`, "admin team"},
+		{"POST", "/v1/namespaces/team/properties", `{}`, "admin team names"},
 		{"GET", "/v1/namespaces/team/tables", "", "admin reader team"},
 		{"POST", "/v1/namespaces/team/tables", table("two"), "admin team"},
 		{"POST", "/v1/namespaces/desk/tables", table("two"), "admin"},
@@ -237,9 +237,9 @@ func TestAuthorization(t *testing.T) {
 		{"GET", "/v1/namespaces/*/tables/*", "", "admin reader"},
 		{"GET", "/v1/namespaces/team.one/tables/x", "", "admin reader"},
 		{"DELETE", "/v1/namespaces/team/tables/none", "", "admin team"},
-		{"GET", "/v1/config", "", "admin reader team one put"},
+		{"GET", "/v1/config", "", "admin reader team one put names"},
 	} {
-		for _, key := range []string{"put", "reader", "one", "team", "admin"} {
+		for _, key := range []string{"put", "reader", "one", "names", "team", "admin"} {
 			status, answer, _ := w.do(key, c.method, c.path, c.body)
 			may := strings.Contains(" "+c.allowed+" ", " "+key+" ")
 			if (status != http.StatusForbidden) != may {

@@ -24,6 +24,7 @@ type operation struct {
 	path    string // as the protocol writes it
 	action  string // of the service "glue" that a grant must allow; "": run asks itself
 	about   about
+	all     bool // about all tables of the namespace
 	bodyMax int64
 	missing string // the type of an error about what does not exist
 	open    bool   // needs no authentication
@@ -65,7 +66,7 @@ func init() {
 		{name: "dropNamespace", method: http.MethodDelete, path: namespacePath, about: aboutNamespace, action: "DeleteDatabase", missing: typeNoSuchNamespace, run: (*Handler).dropNamespace},
 		{name: "updateProperties", method: http.MethodPost, path: namespacePath + "/properties", about: aboutNamespace, action: "UpdateDatabase", bodyMax: smallBytesMax, missing: typeNoSuchNamespace, run: (*Handler).updateNamespace},
 
-		{name: "listTables", method: http.MethodGet, path: tablesPath, about: aboutNamespace, action: "GetTables", missing: typeNoSuchNamespace, run: (*Handler).listTables},
+		{name: "listTables", method: http.MethodGet, path: tablesPath, about: aboutNamespace, all: true, action: "GetTables", missing: typeNoSuchNamespace, run: (*Handler).listTables},
 		{name: "createTable", method: http.MethodPost, path: tablesPath, about: aboutNamespace, bodyMax: bodyBytesMax, missing: typeNoSuchNamespace, run: (*Handler).createTable},
 		{name: "registerTable", method: http.MethodPost, path: namespacePath + "/register", about: aboutNamespace, bodyMax: smallBytesMax, missing: typeNoSuchNamespace, run: (*Handler).registerTable},
 		{name: "loadTable", method: http.MethodGet, path: tablePath, about: aboutTable, action: "GetTable", missing: typeNoSuchTable, run: (*Handler).loadTable},

@@ -47,7 +47,8 @@ type world struct {
 // The keys: one that may do everything, and what others may.
 var grants = map[string][]auth.Grant{
 	"reader": {{Service: "glue", Operations: []string{"read"}, Streams: []string{"*"}}},
-	"team":   {{Service: "glue", Operations: []string{"read", "admin"}, Streams: []string{"team"}}},
+	"team":   {{Service: "glue", Operations: []string{"read", "admin"}, Streams: []string{"team", "team.*"}}},
+	"names":  {{Service: "glue", Operations: []string{"read", "admin"}, Streams: []string{"team"}}},
 	"one":    {{Service: "glue", Operations: []string{"GetTable", "UpdateTable"}, Streams: []string{"team.one"}}},
 	"put":    {{Service: "firehose", Operations: []string{"put"}, Streams: []string{"*"}}},
 }

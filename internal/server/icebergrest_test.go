@@ -139,7 +139,7 @@ func TestIcebergREST(t *testing.T) {
 	}
 
 	// Another key, its grants, and its end.
-	key := issue(t, s, auth.KindAWS, "reader", auth.Grant{Service: "glue", Operations: []string{"read"}, Streams: []string{"public"}})
+	key := issue(t, s, auth.KindAWS, "reader", auth.Grant{Service: "glue", Operations: []string{"read"}, Streams: []string{"public.*"}})
 	theirs := catalogToken(t, s, key.ID, key.Secret)
 	for path, want := range map[string]int{"/v1/namespaces/public/tables/own": 200, "/v1/namespaces/equities/tables/executions": 403, "/v1/namespaces": 403} {
 		if got, answer := callCatalog(t, s, theirs, "GET", path, ""); got != want {
