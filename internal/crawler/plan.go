@@ -264,7 +264,11 @@ func (p *planner) table(ctx context.Context, gr *group) error {
 		name := p.newName(gr, location)
 		change = catalog.ExternalChange{Table: catalog.Name{Namespace: p.crawler.Database, Table: name}, Define: &def}
 		r.Name, r.Action = name, ActionCreate
-		r.Reason = fmt.Sprintf("%d files, %s", sum.objects, gr.finding.describe())
+		files := "files"
+		if sum.objects == 1 {
+			files = "file"
+		}
+		r.Reason = fmt.Sprintf("%d %s, %s", sum.objects, files, gr.finding.describe())
 		r.Columns = nil
 		for _, c := range def.Storage.Columns {
 			r.Columns = append(r.Columns, ColumnChange{Name: c.Name, To: c.Type, File: gr.origins[c.Name]})
