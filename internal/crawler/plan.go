@@ -148,9 +148,9 @@ const groupingsMax = 4
 func (p *planner) group(t *target) (groups []*group) {
 	in := newInterner()
 	made := map[string]*existing{}       // by place: of the grouping before
-	inside := map[string]*existing{}     // by a partition's place
+	inside := map[uint64]*existing{}     // by the hash of a partition's place
 	instead := map[*existing]*existing{} // of the catalog's tables
-	last := ""
+	var last xxh3.Uint128
 	for range groupingsMax {
 		g := &grouper{intern: in, prefix: t.prefix, base: 1 + strings.Count(t.prefix, "/"), level: p.config.Grouping.TableLevelConfiguration, combine: p.config.combine(),
 			existing: func(path string) *existing {
@@ -160,7 +160,7 @@ func (p *planner) group(t *target) (groups []*group) {
 				return p.at(path)
 			},
 			partition: func(path string) *existing {
-				if e := inside[path]; e != nil {
+				if e := inside[xxh3.HashString(path)]; e != nil {
 					return e
 				}
 				e := p.inside[xxh3.HashString(place(t.source.URI(path)))]
@@ -176,7 +176,7 @@ func (p *planner) group(t *target) (groups []*group) {
 			gr.addOrigins(g, nil, f.clusters[0], f)
 			groups = []*group{gr}
 		}
-		var outline strings.Builder
+		outline := xxh3.New()
 		clear(made)
 		clear(inside)
 		clear(instead)
@@ -193,25 +193,22 @@ func (p *planner) group(t *target) (groups []*group) {
 			if gr.file == "" {
 				made[path] = e
 			}
-			fmt.Fprintf(&outline, "%q %q %q %s\n", path, gr.file, gr.keys, gr.finding.class())
+			_, _ = fmt.Fprintf(outline, "%q %q %q %s\n", path, gr.file, gr.keys, gr.finding.class()) // a hash's Write never fails
 			for _, l := range gr.leaves {
 				leaf := l.folder.path(t.prefix)
 				if len(gr.keys) > 0 {
-					inside[leaf] = e
+					inside[xxh3.HashString(leaf)] = e
 				}
-				outline.WriteString(leaf + "\n")
+				_, _ = outline.WriteString(leaf + "\n")
 			}
 		}
-		if outline.String() == last {
+		if outline.Sum128() == last {
 			for _, n := range g.notes {
 				p.note("%s", n)
 			}
 			return groups
 		}
-		last = outline.String()
-		if len(groups) == 0 {
-			last = "none"
-		}
+		last = outline.Sum128()
 	}
 	p.note("%s: the tables that lie there decide too differently what joins them; the next crawl may change them", t.uri)
 	return groups
