@@ -80,10 +80,16 @@ func Get() (*Server, error) {
 	defer mu.Unlock()
 	if !tried {
 		tried = true
-		running, reason = start()
+		for range 3 { // the port may be taken between our looking and its binding
+			if running, reason = start(); reason == nil || errors.Is(reason, errMissing) {
+				break
+			}
+		}
 	}
 	return running, reason
 }
+
+var errMissing = errors.New("is not installed")
 
 // program finds postgres or initdb: in PATH, or where Debian and others put it.
 func program(name string) (string, error) {
@@ -96,7 +102,7 @@ func program(name string) (string, error) {
 		found = append(found, more...)
 	}
 	if len(found) == 0 {
-		return "", fmt.Errorf("%s is not installed (Debian: apt install postgresql)", name)
+		return "", fmt.Errorf("%s %w (Debian: apt install postgresql)", name, errMissing)
 	}
 	slices.Sort(found)
 	return found[len(found)-1], nil
@@ -172,13 +178,7 @@ func start() (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for range 3 { // the port may be taken between our looking and its binding
-		var s *Server
-		if s, err = run(postgres, dir, data, as); err == nil {
-			return s, nil
-		}
-	}
-	return nil, err
+	return run(postgres, dir, data, as)
 }
 
 // run starts the server and waits until it answers.
@@ -192,9 +192,12 @@ func run(postgres, dir, data string, as *syscall.SysProcAttr) (*Server, error) {
 	if err := l.Close(); err != nil {
 		return nil, err
 	}
-	// The shell ends the server when its own input ends: however this process goes.
-	const script = `"$0" "$@" & server=$!; read -r line; kill -INT $server; wait $server`
-	cmd := exec.Command("/bin/sh", "-c", script, postgres, "-D", data, "-p", port,
+	// The shell ends the server, and removes what it leaves, when its own input
+	// ends: however this process goes.
+	const script = `exec 3<&0; dir=$1; shift; "$0" "$@" </dev/null & server=$!
+(read -r line <&3; kill -INT $server; while kill -0 $server; do sleep 0.1; done; rm -rf -- "$dir") >/dev/null 2>&1 &
+wait $server`
+	cmd := exec.Command("/bin/sh", "-c", script, postgres, dir, "-D", data, "-p", port,
 		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200", "-c", "shared_buffers=32MB",
 		"-c", "max_prepared_transactions=10", "-c", "autovacuum_naptime=10s")
 	cmd.Dir, cmd.SysProcAttr = dir, as
