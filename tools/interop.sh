@@ -113,7 +113,7 @@ if [ -z "${TF_PLUGIN_MIRROR:-}" ]; then
 fi
 
 export PATH=$cache/bin:$root/bin:$PATH
-tests=${RUN:-'^Test(JDBC|Terraform|Boto3|Boto3Operations|AWSCLI|EveryOperation|CLI|CLIOperations|Model|BotocoreSignatures|OtherReaders|IcebergReaders|KeyedTableInPyIceberg|IcebergRESTPython|IcebergRESTPythonS3|IcebergRESTSpark|AgainstJoda|ReadersOfOthers|RuntimeEmulator|PythonFunction|EveryAlertIsFired)$'}
+tests=${RUN:-'^Test(JDBC|Terraform|TerraformGlue|GlueOperations|PyIcebergGlue|Boto3|Boto3Operations|AWSCLI|EveryOperation|CLI|CLIOperations|Model|BotocoreSignatures|OtherReaders|IcebergReaders|KeyedTableInPyIceberg|IcebergRESTPython|IcebergRESTPythonS3|IcebergRESTSpark|AgainstJoda|ReadersOfOthers|RuntimeEmulator|PythonFunction|EveryAlertIsFired)$'}
 packages='./internal/auth ./internal/columnar ./internal/firehose ./internal/object ./internal/serde ./internal/transform ./internal/server ./deploy'
 log=$cache/tests.log
 # -count=1: a cached result knows nothing of another version of a client.
