@@ -174,6 +174,9 @@ func (c *Catalog) CommitForeign(ctx context.Context, changes []Foreign, g Guard)
 		if try == commitTriesMax {
 			return nil, &ConflictError{"commit", "pointer", "unmoved", fmt.Sprintf("moved by another writer %d times", try)}
 		}
+		if err := c.moved(ctx, try); err != nil {
+			return nil, err
+		}
 	}
 }
 
