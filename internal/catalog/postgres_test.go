@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,12 +50,11 @@ func TestOutcomeOfEachFault(t *testing.T) {
 			c, reader := w.open(), w.direct()
 			tbl := mustCreate(t, c, executionsSpec(executions))
 			for n := range 5 {
-				cuts := 0
+				var injected atomic.Bool
 				p.Plan(func(m pgtest.Message) pgtest.Fault {
-					if !m.Commit() || cuts == 1 {
+					if !m.Commit() || injected.Swap(true) {
 						return pgtest.None
 					}
-					cuts++
 					return fault
 				})
 				_, err := c.Commit(t.Context(), []Commit{{Table: executions, Add: []NewFile{ghost(tbl, date0, int64(n), 1)}, Through: through(n + 1), RequireThrough: ptr(through(n))}}, counted(0, n+1))

@@ -88,7 +88,8 @@ func (s *Server) StartProxy(t testing.TB) *Proxy {
 	return p
 }
 
-// Plan sets what decides the fault of each message; nil lets all pass.
+// Plan sets what decides the fault of each message; nil lets all pass. Connections
+// ask it at the same time.
 func (p *Proxy) Plan(plan func(Message) Fault) {
 	if plan == nil {
 		p.plan.Store(nil)
