@@ -452,6 +452,9 @@ func (s *S3) check(ctx context.Context) error {
 	probe := ".probe-" + uuid.NewString() // no object's name
 	data := []byte("tapehouse: may be deleted\n")
 	if err := s.putBytes(ctx, probe, data); err != nil {
+		if statusOf(err) == http.StatusForbidden { // the answer's text may be lost, so that only the status tells
+			return fmt.Errorf("put an object: the key's rights do not allow it, or its secret is another (Signature): %w", err)
+		}
 		return fmt.Errorf("put an object: %w", err)
 	}
 	again := s.putBytes(ctx, probe, data)
