@@ -58,9 +58,9 @@ type Guard interface {
 type Options struct {
 	Catalog   *catalog.Catalog
 	Guard     Guard
-	Crawlers  *crawler.Manager
-	Region    string // of the ARNs
-	AccountID string // of the ARNs, and the catalog's id: 12 digits
+	Crawlers  *crawler.Manager // nil: they run on another server
+	Region    string           // of the ARNs
+	AccountID string           // of the ARNs, and the catalog's id: 12 digits
 	Logger    *slog.Logger
 	Now       func() time.Time // nil is time.Now
 }
@@ -94,12 +94,21 @@ func (h *Handler) Service() awsapi.Service {
 	s := awsapi.Service{SigningName: signingName, TargetPrefix: targetPrefix, BodyBytesMax: bodyBytesMax, MessageMember: "Message",
 		Resource: h.resource, Operations: make(map[string]awsapi.Operation, len(operations)), Refusals: make(map[string]*awsapi.Error, len(refusals))}
 	for name, o := range operations {
+		if h.crawlers == nil && ofCrawlers(name) {
+			s.Refusals[name] = awsapi.BadRequest(codeUnsupported, name+" is not answered here: the crawlers run on another server of this catalog.")
+			continue
+		}
 		s.Operations[name] = func(ctx context.Context, c *awsapi.Call) error { return o.run(h, ctx, c) }
 	}
 	for name, why := range refusals {
 		s.Refusals[name] = awsapi.BadRequest(codeUnsupported, name+" is not supported: "+why)
 	}
 	return s
+}
+
+// ofCrawlers reports whether an operation is about crawlers.
+func ofCrawlers(operation string) bool {
+	return strings.Contains(operation, "Crawl") || strings.Contains(operation, "Classifier")
 }
 
 // anyTable stands for all tables of a database: longer than a grant's pattern, so
@@ -119,7 +128,7 @@ func (h *Handler) resource(operation string, body []byte) (name, arn string) {
 		}
 		return strings.ToLower(string(v))
 	}
-	if strings.Contains(operation, "Crawl") || strings.Contains(operation, "Classifier") {
+	if ofCrawlers(operation) {
 		// A crawler reads any bucket, and its next definition may name any database.
 		return auth.AnyStream, prefix + "*"
 	}

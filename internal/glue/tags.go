@@ -33,7 +33,7 @@ func (h *Handler) tagged(arn string) (database, table string, err error) {
 	switch {
 	case p[0] == "database" && len(p) == 2 && p[1] != "":
 		return p[1], "", nil
-	case p[0] == "crawler" && len(p) == 2 && p[1] != "":
+	case p[0] == "crawler" && len(p) == 2 && p[1] != "" && h.crawlers != nil:
 		return "", p[1], nil
 	case p[0] == "table" && len(p) == 3 && p[1] != "" && p[2] != "":
 		return p[1], p[2], nil

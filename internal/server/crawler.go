@@ -17,11 +17,49 @@ import (
 	"github.com/tapehouse/tapehouse/internal/lake"
 )
 
+// crawlers is the lease of the server that runs the crawlers of a shared catalog,
+// and crawlersLease how long it may be away before another one, when it starts,
+// takes them.
+const (
+	crawlers      = "crawlers"
+	crawlersLease = 10 * time.Minute
+)
+
+// errCrawlersElsewhere is told by a server that does not run the crawlers.
+var errCrawlersElsewhere = errors.New("the crawlers run on another server of this catalog: ask that one")
+
 // openCrawler opens the crawlers and begins their schedules and watches.
 func (s *Server) openCrawler(ctx context.Context) error {
+	ours, err := s.catalog.Lease(ctx, crawlers, crawlersLease)
+	if err != nil {
+		return err
+	}
+	if !ours {
+		s.logger.Info(errCrawlersElsewhere.Error())
+		return nil
+	}
+	done := make(chan struct{})
+	s.serving.Go(func() {
+		tick := time.NewTicker(crawlersLease / 10)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			if ours, err := s.catalog.Lease(context.Background(), crawlers, crawlersLease); err != nil || !ours {
+				s.logger.Warn("the crawlers' lease was not renewed", "ours", ours, "error", err)
+			}
+		}
+	})
+	s.onClose(func(ctx context.Context) error {
+		close(done)
+		_, err := s.catalog.Lease(context.WithoutCancel(ctx), crawlers, 0)
+		return err
+	})
 	sources := &crawlSources{s: s, open: map[string]crawler.Source{}}
 	s.onClose(func(context.Context) error { return sources.close() })
-	var err error
 	s.crawler, err = crawler.New(ctx, crawler.Options{Catalog: s.catalog, Open: sources.path, FS: fsys.OS, Dir: s.dir("crawler"), Logger: s.logger, Registerer: s.metrics})
 	if err != nil {
 		return err
@@ -163,6 +201,9 @@ func (s s3Source) URI(name string) string { return s.uri + name }
 
 // Crawl implements console.Backend.
 func (s closeBackend) Crawl(ctx context.Context, q console.CrawlRequest) (console.Crawl, error) {
+	if s.crawler == nil {
+		return console.Crawl{}, console.Errorf(console.CodeUnavailable, "%v", errCrawlersElsewhere)
+	}
 	d := crawler.Definition{Name: q.Name, Database: q.Database, TablePrefix: q.TablePrefix, Targets: []crawler.Target{{Path: q.Path, Exclusions: q.Exclusions}}}
 	if q.Watch {
 		d.Recrawl = crawler.EventMode
