@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/tapehouse/tapehouse/internal/console"
 	"github.com/tapehouse/tapehouse/internal/exchange"
 	"github.com/tapehouse/tapehouse/internal/pgtest"
 	"github.com/tapehouse/tapehouse/internal/readertest"
@@ -148,6 +150,28 @@ func TestTwoServersShareACatalog(t *testing.T) {
 	}
 	if got := table(t, connect(t, second), `SELECT source, count(*), max(seq) FROM executions GROUP BY source ORDER BY source`); fmt.Sprint(got) != "[A|2000|2000 B|2000|2000]" {
 		t.Errorf("after a restart %q", got)
+	}
+	// Crawlers run on one of them, until it is stopped.
+	crawl := console.CrawlRequest{Name: "others", Path: "s3://others/", Database: "others"}
+	dropFile(t, filepath.Join(server.Root, "others", "q", "a.csv"), "symbol,lot\nABC,1\n")
+	if _, err := (closeBackend{second}).Crawl(t.Context(), crawl); !console.IsCode(err, console.CodeUnavailable) {
+		t.Errorf("the second server crawls: %v", err)
+	}
+	root := second.Credentials().Keys[0]
+	if answer, code := glueCall(t, second, root.ID, root.Secret, "GetCrawlers", `{}`); code != "OperationNotSupportedException" || !strings.Contains(answer, "another server") {
+		t.Errorf("the second server's crawlers: %s %s", code, answer)
+	}
+	if c, err := (closeBackend{first}).Crawl(t.Context(), crawl); err != nil || len(c.Tables) != 1 {
+		t.Errorf("the first server's crawl: %+v, %v", c, err)
+	}
+	if got := text(t, connect(t, second), `SELECT lot FROM others.q`); got != "1" {
+		t.Errorf("the second server reads %q", got)
+	}
+	closeNow(t, first)
+	closeNow(t, second)
+	second = open(t, b)
+	if _, err := (closeBackend{second}).Crawl(t.Context(), crawl); err != nil {
+		t.Errorf("the crawlers were not taken over: %v", err)
 	}
 
 	// Another catalog finds the lake taken.
