@@ -31,6 +31,7 @@ const (
 type run struct {
 	Crawl              // of the goroutine that crawls, until done
 	began    time.Time // StartedAt, for everybody
+	id       string    // Crawl.ID, which the goroutine writes anew
 	byEvent  bool      // it leaves no entry unless it changes something
 	stopping bool      // under Manager.mu
 	cancel   context.CancelCauseFunc
@@ -76,7 +77,7 @@ func (m *Manager) Start(ctx context.Context, name string) (crawlID string, err e
 	if err != nil {
 		return "", err
 	}
-	return r.ID, nil
+	return r.id, nil
 }
 
 // Run is Start, and waits for the end. A cancelled ctx stops the crawl.
@@ -108,7 +109,7 @@ func (m *Manager) start(ctx context.Context, name string, byEvent bool) (*run, e
 		return nil, fmt.Errorf("crawler %s: %w", name, ErrRunning)
 	}
 	r := &run{byEvent: byEvent, done: make(chan struct{}), Crawl: Crawl{Crawler: name, ID: uuid.NewString(), Sequence: 1, State: CrawlRunning, StartedAt: m.o.Now().UTC()}}
-	r.began = r.StartedAt
+	r.began, r.id = r.StartedAt, r.ID
 	if n := len(e.crawls); n > 0 {
 		r.Sequence = e.crawls[n-1].Sequence + 1
 	}
