@@ -437,33 +437,9 @@ func sumOf(r io.Reader) (sum string, n int64, err error) {
 	return hex.EncodeToString(h.Sum(nil)), n, err
 }
 
-// each calls fn for every name, some at a time, and ends with the first error.
-func each[T any](ctx context.Context, names []T, fn func(ctx context.Context, name T) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	next := make(chan T)
-	var wg sync.WaitGroup
-	for range copiers {
-		wg.Go(func() {
-			for name := range next {
-				if err := fn(ctx, name); err != nil {
-					cancel(err)
-					return
-				}
-			}
-		})
-	}
-feed:
-	for _, name := range names {
-		select {
-		case next <- name:
-		case <-ctx.Done():
-			break feed
-		}
-	}
-	close(next)
-	wg.Wait()
-	return context.Cause(ctx)
+// each calls fn for every item, some at a time, and ends with the first error.
+func each[T any](ctx context.Context, items []T, fn func(ctx context.Context, item T) error) error {
+	return lake.InParallel(ctx, copiers, len(items), func(ctx context.Context, i int) error { return fn(ctx, items[i]) })
 }
 
 // Points lists the ids of the backups in a store, the oldest first.

@@ -115,7 +115,7 @@ func (t *Table) Files(ctx context.Context, wanted func(values []string) bool) (_
 	}()
 	var mu sync.Mutex
 	layouts := map[string]*Layout{}
-	err = inParallel(ctx, readWidth, len(files), func(ctx context.Context, i int) error {
+	err = lake.InParallel(ctx, readWidth, len(files), func(ctx context.Context, i int) error {
 		f := &files[i]
 		s, err := t.stageFile(ctx, f)
 		if err != nil {
@@ -252,7 +252,7 @@ func (t *Table) list(ctx context.Context, parts []*part) ([]listed, error) {
 	found := make([][]listed, len(parts))
 	var mu sync.Mutex
 	total := 0
-	err := inParallel(ctx, listWidth, len(parts), func(ctx context.Context, i int) error {
+	err := lake.InParallel(ctx, listWidth, len(parts), func(ctx context.Context, i int) error {
 		for _, location := range parts[i].locations {
 			bucketName, name, err := lake.ParseForeignLocation(location)
 			if err != nil {
@@ -483,32 +483,6 @@ func (f *listed) unchanged(ctx context.Context) error {
 		return nil
 	}
 	return f.bucket.Unchanged(ctx, f.file)
-}
-
-// inParallel calls fn for 0 … n−1, at most width at a time, until one fails; it
-// returns the first error when all have ended.
-func inParallel(ctx context.Context, width, n int, fn func(ctx context.Context, i int) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	slots := make(chan struct{}, width)
-	var wg sync.WaitGroup
-	for i := range n {
-		select {
-		case <-ctx.Done():
-		case slots <- struct{}{}:
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if err := fn(ctx, i); err != nil {
-				cancel(err)
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
 }
 
 func sortedPairs(m map[string]string) []string {

@@ -196,7 +196,7 @@ func (c *Cache) missing(ctx context.Context, names []string) (map[string]objectH
 	}
 	c.mu.Unlock()
 	heads := make([]objectHead, len(absent))
-	if err := inParallel(ctx, 4*cacheWidth, len(absent), func(ctx context.Context, i int) (err error) {
+	if err := InParallel(ctx, 4*cacheWidth, len(absent), func(ctx context.Context, i int) (err error) {
 		heads[i], err = c.head(ctx, c.key(absent[i]))
 		return err
 	}); err != nil {
@@ -290,7 +290,7 @@ func (c *Cache) drop(cp *localCopy) {
 
 // fill fetches what is ours to fetch and waits for what others do.
 func (c *Cache) fill(ctx context.Context, held, fetch []*localCopy, heads map[string]objectHead) error {
-	err := inParallel(ctx, cacheWidth, len(fetch), func(ctx context.Context, i int) error {
+	err := InParallel(ctx, cacheWidth, len(fetch), func(ctx context.Context, i int) error {
 		cp := fetch[i]
 		err := c.fetch(ctx, cp.name, heads[cp.name])
 		if err != nil && ctx.Err() != nil {

@@ -246,7 +246,7 @@ func (s *S3) PutAll(ctx context.Context, objects []Object) error {
 			return err
 		}
 	}
-	return inParallel(ctx, s.o.TransfersMax, len(objects), func(ctx context.Context, i int) error {
+	return InParallel(ctx, s.o.TransfersMax, len(objects), func(ctx context.Context, i int) error {
 		o := objects[i]
 		if int64(len(o.Data)) > s.o.PartBytes {
 			return s.Put(ctx, o.Name, bytes.NewReader(o.Data), int64(len(o.Data)))

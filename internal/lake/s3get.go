@@ -56,7 +56,7 @@ func (s *S3) get(ctx context.Context, name string) ([]byte, error) {
 	}
 	b = make([]byte, h.sizeBytes)
 	err = whileDamaged(func() error {
-		if err := inParallel(ctx, downloadsWidth, s.partsOf(h.sizeBytes), func(ctx context.Context, i int) error {
+		if err := InParallel(ctx, downloadsWidth, s.partsOf(h.sizeBytes), func(ctx context.Context, i int) error {
 			off := int64(i) * s.o.PartBytes
 			return s.getRange(ctx, name, h.etag, b[off:min(off+s.o.PartBytes, h.sizeBytes)], off)
 		}); err != nil {
@@ -117,7 +117,7 @@ func (s *S3) getRange(ctx context.Context, name, etag string, p []byte, off int6
 // and checks what it wrote.
 func (s *S3) download(ctx context.Context, name string, h objectHead, f *os.File) error {
 	return whileDamaged(func() error {
-		if err := inParallel(ctx, downloadsWidth, s.partsOf(h.sizeBytes), func(ctx context.Context, i int) error {
+		if err := InParallel(ctx, downloadsWidth, s.partsOf(h.sizeBytes), func(ctx context.Context, i int) error {
 			buffer, err := s.takeSlot(ctx)
 			if err != nil {
 				return err

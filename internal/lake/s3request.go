@@ -159,9 +159,9 @@ func isMissing(err error) bool {
 	return true
 }
 
-// inParallel calls fn for 0 … n−1, at most width at a time, until one fails; it
+// InParallel calls fn for 0 … n−1, at most width at a time, until one fails; it
 // returns the first error when all have ended.
-func inParallel(ctx context.Context, width, n int, fn func(ctx context.Context, i int) error) error {
+func InParallel(ctx context.Context, width, n int, fn func(ctx context.Context, i int) error) error {
 	if n == 1 {
 		return fn(ctx, 0)
 	}

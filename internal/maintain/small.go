@@ -72,13 +72,10 @@ func smallGroups(t *catalog.Table, all []catalog.DataFile, now time.Time) []due 
 	return out
 }
 
-// Merge merges small files of a table, and returns how many groups. Between two
-// groups it waits as long as pace says for the time that the last one took. A
-// commit that comes in between costs the group, which the next call takes up again.
-func (m *Maintainer) Merge(ctx context.Context, name catalog.Name, pace func(took time.Duration) time.Duration) (merged int, err error) {
-	return m.merge(ctx, name, 0, pace)
-}
-
+// merge merges small files of a table that has at least so many, and returns how
+// many groups. Between two groups it waits as long as pace says for the time that
+// the last one took; nil is not at all. A commit that comes in between costs the
+// group, which the next call takes up again.
 func (m *Maintainer) merge(ctx context.Context, name catalog.Name, least int, pace func(took time.Duration) time.Duration) (merged int, err error) {
 	t, err := m.o.Catalog.Load(ctx, name)
 	if err != nil {

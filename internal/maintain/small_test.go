@@ -17,7 +17,7 @@ func TestMergeSmallFiles(t *testing.T) {
 	}
 	h.add(20001, 5000, 10)
 	m := h.maintainer(nil)
-	if n := must[int](t)(m.Merge(t.Context(), tableName, nil)); n != 0 {
+	if n := must[int](t)(m.merge(t.Context(), tableName, 0, nil)); n != 0 {
 		t.Fatalf("%d groups merged while more files may come", n)
 	}
 	h.add(20000, 6000, 10)
@@ -26,20 +26,20 @@ func TestMergeSmallFiles(t *testing.T) {
 	if len(plan.Tables) != 1 || plan.Tables[0].Merges != 1 || plan.Tables[0].MergeFiles != mergeFiles {
 		t.Fatalf("plan %+v", plan)
 	}
-	if n := must[int](t)(m.Merge(t.Context(), tableName, nil)); n != 1 {
+	if n := must[int](t)(m.merge(t.Context(), tableName, 0, nil)); n != 1 {
 		t.Fatalf("%d groups merged, want 1", n)
 	}
 	if files := h.files(); len(files) != 2 || files[0].Rows != 10*mergeFiles || h.content(" ORDER BY seq") != before {
 		t.Fatalf("%d files, or other rows", len(files))
 	}
-	if n := must[int](t)(m.Merge(t.Context(), tableName, nil)); n != 0 {
+	if n := must[int](t)(m.merge(t.Context(), tableName, 0, nil)); n != 0 {
 		t.Fatalf("merged again: %d groups", n)
 	}
 
 	h.add(20000, 7000, 10)
 	before = h.content(" ORDER BY seq")
 	h.now.Add(int64(settledAge + time.Second))
-	if n := must[int](t)(m.Merge(t.Context(), tableName, nil)); n != 1 {
+	if n := must[int](t)(m.merge(t.Context(), tableName, 0, nil)); n != 1 {
 		t.Fatalf("%d groups merged of a settled partition, want 1", n)
 	}
 	if files := h.files(); len(files) != 2 || h.content(" ORDER BY seq") != before {
@@ -59,7 +59,7 @@ func TestMergeLeavesTaggedFilesAlone(t *testing.T) {
 	h.now.Add(int64(settledAge + time.Second))
 	m := h.maintainer(nil)
 	before := h.content(" ORDER BY seq")
-	if n := must[int](t)(m.Merge(t.Context(), tableName, nil)); n != 1 {
+	if n := must[int](t)(m.merge(t.Context(), tableName, 0, nil)); n != 1 {
 		t.Fatalf("%d groups merged, want that of the two files after the tag", n)
 	}
 	if files := h.files(); len(files) != 6 || h.content(" ORDER BY seq") != before {
@@ -76,7 +76,7 @@ func TestMergeAppliesDeletes(t *testing.T) {
 	h.remove(h.files()[0], 10, 30)
 	before := h.content(" ORDER BY seq")
 	h.now.Add(int64(settledAge + time.Second))
-	if n := must[int](t)(h.maintainer(nil).Merge(t.Context(), tableName, nil)); n != 1 {
+	if n := must[int](t)(h.maintainer(nil).merge(t.Context(), tableName, 0, nil)); n != 1 {
 		t.Fatalf("%d groups merged", n)
 	}
 	if files := h.files(); len(files) != 1 || files[0].Rows != 180 || len(files[0].Deletes) != 0 || h.content(" ORDER BY seq") != before {
@@ -94,11 +94,11 @@ func TestMergeBesideCommits(t *testing.T) {
 	h.now.Add(int64(settledAge + time.Second))
 	victim := h.files()[0]
 	m := h.maintainer(func(o *Options) { o.Catalog = &between{Catalog: o.Catalog, do: func() { h.remove(victim, 0, 5) }} })
-	if n := must[int](t)(m.Merge(t.Context(), tableName, nil)); n != 0 {
+	if n := must[int](t)(m.merge(t.Context(), tableName, 0, nil)); n != 0 {
 		t.Fatalf("%d groups merged under a delete that they did not see", n)
 	}
 	before := h.content(" ORDER BY seq")
-	if n := must[int](t)(m.Merge(t.Context(), tableName, nil)); n != 1 {
+	if n := must[int](t)(m.merge(t.Context(), tableName, 0, nil)); n != 1 {
 		t.Fatalf("%d groups merged the second time", n)
 	}
 	if h.content(" ORDER BY seq") != before || h.files()[0].Rows != 395 {
@@ -131,7 +131,7 @@ func TestPace(t *testing.T) {
 	}
 	h.now.Add(int64(settledAge + time.Second))
 	var waits []time.Duration
-	must[int](t)(h.maintainer(nil).Merge(t.Context(), tableName, func(took time.Duration) time.Duration {
+	must[int](t)(h.maintainer(nil).merge(t.Context(), tableName, 0, func(took time.Duration) time.Duration {
 		waits = append(waits, took)
 		return 0
 	}))
